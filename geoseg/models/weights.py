@@ -1,0 +1,205 @@
+"""Published checkpoints: key names, containers and the shapes that tell which network it is.
+
+Proven on the complete key lists of the published models; the published files themselves could not
+be opened where this was written (`make verify-official` does, where there is network).
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geoseg.errors import WeightsMismatchError
+from geoseg.models.create import ENCODERS, create_model
+
+logger = logging.getLogger(__name__)
+
+StateDict = Mapping[str, Tensor]
+
+# Prefixes of the two published layouts -> ours.
+PREFIXES = {"backbone.": "encoder.", "decode_head.": "decoder."}
+# A model without RAND_INIT keeps the bases of its first forward pass under this name.
+RENAMED = {
+    ".mlp.dwconv.dwconv.": ".mlp.dwconv.",  # mmseg 0.x; the 1.x re-release has the short form
+    ".hamburger.ham.bases": ".hamburger.bases",
+}
+
+
+def from_official(state_dict: Mapping[str, Any]) -> nn.Module:
+    """Build and fill the network that a published segmentor checkpoint holds.
+
+    Name, band count and class count are read from the shapes, never from a file name.
+
+    Args:
+        state_dict: a segmentor's state dict in either official naming, bare or wrapped.
+
+    Returns:
+        The network in eval mode, with ``.name`` and ``.num_classes``.
+
+    Raises:
+        WeightsMismatchError: not a segmentor, of no known size, or incomplete.
+    """
+    weights = official_layout(state_dict)
+    name = network_name(weights)
+    try:
+        num_classes = weights["decoder.conv_seg.weight"].shape[0]
+    except KeyError:
+        raise WeightsMismatchError(
+            f"expected a segmentor with decode_head.conv_seg; got only an encoder of {name}. "
+            "Use create_model and load_official_weights to start training from it."
+        ) from None
+    in_channels = weights["encoder.patch_embed1.proj.0.weight"].shape[1]
+    network = create_model(name, in_channels=in_channels, num_classes=num_classes)
+    load_official_weights(network, weights)
+    return network.eval()
+
+
+def load_official_weights(network: nn.Module, state_dict: Mapping[str, Any]) -> list[str]:
+    """Copy a published checkpoint into ``network``.
+
+    The dict may be an encoder's, a classifier's or a segmentor's, in the mmseg 0.x or OpenMMLab 1.x
+    naming, bare or wrapped. A first convolution for another number of bands is adapted by
+    `adapt_bands`.
+
+    Returns:
+        The keys of the dict that the network has no use for, in its own naming.
+
+    Raises:
+        WeightsMismatchError: a part that the dict covers lacks keys or has other shapes.
+    """
+    weights = dict(official_layout(state_dict))
+    own = network.state_dict()
+    if not any(key.startswith("encoder.") for key in own):
+        weights = {key.removeprefix("encoder."): value for key, value in weights.items()}
+    unused = sorted(set(weights) - set(own))
+    usable = {key: weights[key] for key in own if key in weights}
+    _adapt_first_convolution(usable, own)
+    _check_complete(network, usable, own)
+    network.load_state_dict(usable, strict=False)
+    return unused
+
+
+def official_layout(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint under our key names."""
+    weights = _unwrap(state_dict)
+    prefixed = any(key.startswith(tuple(PREFIXES)) for key in weights)
+    return {_rename(key, prefixed=prefixed): value for key, value in weights.items()}
+
+
+def adapt_bands(weight: Tensor, in_channels: int) -> Tensor:
+    """Return a first convolution's weight for another number of input bands.
+
+    Rule: band c takes the kernel of the given band c modulo their number, and all are rescaled by
+    given / wanted, so that equal bands give the response they gave before.
+
+    Args:
+        weight: (C, given, k, k).
+        in_channels: wanted number of bands.
+
+    Returns:
+        (C, in_channels, k, k).
+    """
+    given = weight.shape[1]
+    index = torch.arange(in_channels) % given
+    return weight[:, index] * (given / in_channels)
+
+
+def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    for wrapper in ("state_dict_ema", "state_dict", "model"):
+        inner = state_dict.get(wrapper)
+        if isinstance(inner, Mapping) and inner:
+            state_dict = inner
+            break
+    weights = {k.removeprefix("module."): v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    if not weights:
+        keys = ", ".join(map(str, list(state_dict)[:5]))
+        raise WeightsMismatchError(
+            f"expected a state dict of tensors, bare or under 'state_dict'; got keys: {keys}. "
+            "Give the checkpoint file as published."
+        )
+    return weights
+
+
+def _rename(key: str, *, prefixed: bool) -> str:
+    for old, new in PREFIXES.items():
+        if key.startswith(old):
+            key = new + key.removeprefix(old)
+            break
+    else:
+        if not prefixed and not key.startswith(("encoder.", "decoder.", "head.")):
+            key = "encoder." + key
+    for old, new in RENAMED.items():
+        key = key.replace(old, new)
+    return key
+
+
+def _adapt_first_convolution(usable: dict[str, Tensor], own: StateDict) -> None:
+    for key in ("encoder.patch_embed1.proj.0.weight", "patch_embed1.proj.0.weight"):
+        if key in usable and usable[key].shape[1] != own[key].shape[1]:
+            given, wanted = usable[key].shape[1], own[key].shape[1]
+            usable[key] = adapt_bands(usable[key], wanted)
+            logger.info("first convolution: kernels of %d bands repeated for %d", given, wanted)
+
+
+def _check_complete(network: nn.Module, usable: StateDict, own: StateDict) -> None:
+    covered = {key.split(".")[0] for key in usable}
+    # Bases are ours: the published code draws them anew in every forward pass.
+    missing = [
+        key
+        for key in own
+        if key.split(".")[0] in covered and key not in usable and not key.endswith(".bases")
+    ]
+    if "encoder" not in covered and any(key.startswith("encoder.") for key in own):
+        missing = [key for key in own if key.startswith("encoder.")]
+    if missing:
+        raise WeightsMismatchError(
+            f"checkpoint lacks {len(missing)} of the keys of {_label(network)}, "
+            f"for example {missing[0]!r}. Give a checkpoint of the same network and size."
+        )
+    for key, value in usable.items():
+        if value.shape != own[key].shape:
+            raise WeightsMismatchError(
+                f"{key!r}: {_label(network)} expects shape {tuple(own[key].shape)}; "
+                f"the checkpoint has {tuple(value.shape)}. "
+                "Give a checkpoint of the same network and size, or another num_classes."
+            )
+
+
+def _label(network: nn.Module) -> str:
+    return str(getattr(network, "name", type(network).__name__))
+
+
+def is_segmentor(weights: StateDict) -> bool:
+    """Return whether weights under our key names hold an encoder and a decoder."""
+    return any(key.startswith("decoder.") for key in weights)
+
+
+def network_name(weights: StateDict) -> str:
+    """Return the network whose stage widths and depths the weights have.
+
+    Raises:
+        WeightsMismatchError: none has.
+    """
+    found = _mscan_shape(weights)
+    for name, build in ENCODERS.items():
+        with torch.device("meta"):
+            encoder = build()
+        if (encoder.channels, encoder.depths) == found:
+            return name
+    raise WeightsMismatchError(
+        f"expected a checkpoint of {', '.join(ENCODERS)}; got stage widths {found[0]} and depths "
+        f"{found[1]}. Give an official checkpoint."
+    )
+
+
+def _mscan_shape(weights: StateDict) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    channels, depths = [], []
+    for stage in range(1, 5):
+        norm = weights.get(f"encoder.norm{stage}.weight")
+        channels.append(0 if norm is None else norm.shape[0])
+        prefix = f"encoder.block{stage}."
+        blocks = {key.split(".")[2] for key in weights if key.startswith(prefix)}
+        depths.append(len(blocks))
+    return tuple(channels), tuple(depths)

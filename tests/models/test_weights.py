@@ -1,0 +1,128 @@
+"""Official files load whole or not at all, in every layout they come in."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from geoseg.errors import WeightsMismatchError
+from geoseg.models import (
+    create_classifier,
+    create_model,
+    from_official,
+    load_official_weights,
+)
+from geoseg.models.weights import adapt_bands, official_layout
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
+import rule
+
+SIZES = "tsbl"
+
+
+def new_naming(weights):
+    """Return a 0.x state dict under the names of the OpenMMLab 1.x re-release."""
+    return {k.replace(".mlp.dwconv.dwconv.", ".mlp.dwconv."): v for k, v in weights.items()}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return rule.state_dict("segnext_t_ade20k")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_key_lists_and_shapes_are_the_official_ones(size):
+    official = {k: tuple(s) for k, s, _, _ in rule.load(f"keys/segnext_{size}_ade20k.json")}
+    network = create_model(f"segnext_{size}", num_classes=150)
+    renamed = official_layout({k: torch.empty(s) for k, s in official.items()})
+    ours = {k: v.shape for k, v in network.state_dict().items() if not k.endswith(".bases")}
+    assert {k: tuple(v.shape) for k, v in renamed.items()} == {k: tuple(s) for k, s in ours.items()}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_name_and_classes_are_read_from_shapes(size):
+    keys = rule.load(f"keys/segnext_{size}_ade20k.json")
+    network = from_official({k: torch.zeros(s) for k, s, _, _ in keys})
+    assert (network.name, network.num_classes) == (f"segnext_{size}", 150)
+    assert not network.training
+
+
+def test_both_namings_and_all_wrappers_give_the_same_network(tiny):
+    reference = from_official(tiny).state_dict()
+    for layout in (
+        new_naming(tiny),
+        {"state_dict": tiny, "meta": {"epoch": 3}},
+        {"model": tiny},
+        {"state_dict_ema": tiny, "state_dict": {"x": torch.zeros(1)}},
+        {f"module.{k}": v for k, v in tiny.items()},
+    ):
+        made = from_official(layout).state_dict()
+        assert all(torch.equal(made[k], v) for k, v in reference.items())
+
+
+def test_encoder_files_fill_encoders_segmentors_and_classifiers():
+    encoder = rule.state_dict("mscan_t_encoder")
+    head = {"head.weight": torch.randn(1000, 256), "head.bias": torch.randn(1000)}
+    network = create_model("segnext_t", num_classes=7)
+    before = network.decoder.conv_seg.weight.clone()
+    assert load_official_weights(network, encoder | head) == ["head.bias", "head.weight"]
+    stored = encoder["patch_embed1.proj.0.weight"]
+    assert torch.equal(network.encoder.patch_embed1.proj[0].weight, stored)
+    assert torch.equal(network.decoder.conv_seg.weight, before)
+    assert load_official_weights(network.encoder, encoder) == []
+    classifier = create_classifier("segnext_t")
+    assert load_official_weights(classifier, {"state_dict": encoder | head}) == []
+    assert torch.equal(classifier.head.bias, head["head.bias"])
+
+
+def test_bases_of_a_checkpoint_are_taken(tiny):
+    bases = torch.rand(1, 256, 16)
+    network = from_official(tiny | {"decode_head.hamburger.ham.bases": bases})
+    assert torch.equal(network.decoder.hamburger.bases, bases)
+
+
+def test_unused_keys_are_returned(tiny):
+    network = create_model("segnext_t", num_classes=150)
+    extra = {"auxiliary_head.conv.weight": torch.zeros(1)}
+    assert load_official_weights(network, tiny | extra) == ["auxiliary_head.conv.weight"]
+
+
+def test_a_missing_key_is_named(tiny):
+    broken = {k: v for k, v in tiny.items() if k != "backbone.norm2.bias"}
+    with pytest.raises(WeightsMismatchError, match=r"lacks 1 of the keys .*'encoder.norm2.bias'"):
+        load_official_weights(create_model("segnext_t", num_classes=150), broken)
+
+
+def test_another_size_or_class_count_is_named(tiny):
+    with pytest.raises(WeightsMismatchError, match="checkpoint"):
+        load_official_weights(create_model("segnext_s", num_classes=150), tiny)
+    with pytest.raises(WeightsMismatchError, match=r"conv_seg.*expects shape \(3, 256, 1, 1\)"):
+        load_official_weights(create_model("segnext_t", num_classes=3), tiny)
+
+
+def test_what_is_no_checkpoint_is_refused(tiny):
+    with pytest.raises(WeightsMismatchError, match="expected a state dict of tensors"):
+        from_official({"epoch": 3})
+    with pytest.raises(WeightsMismatchError, match="expected a checkpoint of segnext_t"):
+        from_official({"layer.weight": torch.zeros(3)})
+    encoder = {k: v for k, v in tiny.items() if k.startswith("backbone.")}
+    with pytest.raises(WeightsMismatchError, match="only an encoder of segnext_t"):
+        from_official(encoder)
+
+
+def test_more_bands_repeat_and_rescale_the_first_convolution(tiny):
+    network = create_model("segnext_t", in_channels=4, num_classes=150)
+    load_official_weights(network, tiny)
+    given = tiny["backbone.patch_embed1.proj.0.weight"]
+    made = network.encoder.patch_embed1.proj[0].weight
+    assert torch.allclose(made[:, 3], given[:, 0] * 0.75)
+    assert torch.allclose(made[:, :3], given * 0.75)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 5, 13])
+def test_equal_bands_give_the_response_they_gave(bands):
+    weight = torch.ones(8, 3, 3, 3)
+    adapted = adapt_bands(weight, bands)
+    assert adapted.shape == (8, bands, 3, 3)
+    assert torch.allclose(adapted.sum(dim=1), weight.sum(dim=1))
