@@ -1,0 +1,183 @@
+"""Model files: weights and the record of how they are fed, in one .safetensors."""
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from geoseg.errors import ModelFileError
+from geoseg.models import MODELS, create_classifier, create_model
+from geoseg.segmenter import Segmenter
+from geoseg.spec import SPEC_KEY, ModelSpec
+
+# A header larger than this is not a model but a broken or hostile file.
+LARGEST_HEADER_BYTES = 100 * 2**20
+
+
+def save_model(
+    path: str | Path, network: nn.Module, spec: ModelSpec, *, half: bool = False
+) -> Path:
+    """Write a model file; an existing one is replaced in one step.
+
+    Args:
+        path: ends with ``.safetensors``.
+        network: its state dict is written.
+        spec: the record that goes into the header.
+        half: store matrices in half precision; vectors (biases, statistics) keep float32.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ModelFileError(f"expected a name that ends with .safetensors; got {path.name!r}.")
+    weights = {k: _stored(v, half=half) for k, v in network.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".safetensors.part")
+    os.close(handle)
+    try:
+        save_file(weights, temporary, metadata={SPEC_KEY: spec.to_json()})
+        # mkstemp makes private files; a model is as readable as any other new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def read_spec(path: str | Path) -> ModelSpec:
+    """Return the record in a model file's header, without reading the weights.
+
+    Raises:
+        ModelFileError: not a safetensors file, or one without a geoseg record.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            size = struct.unpack("<Q", start)[0] if len(start) == 8 else LARGEST_HEADER_BYTES + 1
+            if size > LARGEST_HEADER_BYTES:
+                raise _not_a_model(path, "another kind of file")
+            header = json.loads(file.read(size))
+    except FileNotFoundError:
+        raise ModelFileError(f"model file {str(path)!r} does not exist. Check the path.") from None
+    except OSError as error:
+        raise ModelFileError(
+            f"model file {str(path)!r} cannot be read: {error.strerror}."
+        ) from error
+    except ValueError as error:
+        raise _not_a_model(path, "a damaged header") from error
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+    if SPEC_KEY not in metadata:
+        raise _not_a_model(path, "a safetensors file without a geoseg record")
+    return ModelSpec.from_json(metadata[SPEC_KEY])
+
+
+def load_network(path: str | Path) -> tuple[nn.Module, ModelSpec]:
+    """Return the network of a model file in eval mode, float32, with its record."""
+    spec = read_spec(path)
+    name = spec.architecture.name
+    if name not in MODELS:
+        raise ModelFileError(
+            f"{str(path)!r}: expected one of the networks {', '.join(MODELS)}; got {name!r}. "
+            "Update geoseg, or build the network in Python and wrap it in Segmenter."
+        )
+    if spec.task == "classification":
+        network = create_classifier(name, spec.num_classes)
+    else:
+        network = create_model(
+            name,
+            in_channels=spec.in_channels,
+            num_classes=spec.num_classes,
+            **spec.architecture.options,
+        )
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _not_a_model(Path(path), f"damaged weights ({error})") from error
+    _fill(network, weights, Path(path))
+    return network.eval(), spec
+
+
+def load_model(
+    model: str | Path, *, device: str | torch.device = "cpu", precision: str = "fp32"
+) -> Segmenter:
+    """Return a ready segmenter.
+
+    Args:
+        model: path of a ``.safetensors`` file, or the name of a shipped model.
+        device: where it runs.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        ModelFileError: no such model, damaged, or not one that predicts maps.
+    """
+    path = find_model(model)
+    network, spec = load_network(path)
+    segmenter = Segmenter(network, spec, sha256=file_sha256(path)).eval()
+    return segmenter.to_precision(precision).to(device)
+
+
+def find_model(model: str | Path) -> Path:
+    """Return the file of a model given by path or by the name of a shipped one."""
+    shipped = shipped_models()
+    if str(model) in shipped:
+        return shipped[str(model)]
+    path = Path(model)
+    if path.suffix or path.exists():
+        return path
+    raise ModelFileError(
+        f"no model {str(model)!r}: neither a file nor a shipped model ({', '.join(shipped)}). "
+        "Give the path of a model file, or see `geoseg models`."
+    )
+
+
+def shipped_models() -> dict[str, Path]:
+    """Return name -> file of the models that come with geoseg, short names included."""
+    folder = Path(str(resources.files("geoseg") / "assets"))
+    found = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    names = folder / "short_names.json"
+    short = json.loads(names.read_text("utf-8")) if names.exists() else {}
+    return found | {name: found[full] for name, full in short.items() if full in found}
+
+
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal text."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stored(tensor: Tensor, *, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    if half and tensor.ndim > 1 and tensor.dtype == torch.float32:
+        tensor = tensor.half()
+    return tensor
+
+
+def _fill(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    own = network.state_dict()
+    differ = sorted(set(own) ^ set(weights))
+    differ += [k for k in own if k in weights and own[k].shape != weights[k].shape]
+    if differ:
+        raise ModelFileError(
+            f"{str(path)!r}: weights and record disagree in {len(differ)} tensors, for example "
+            f"{differ[0]!r}. Save or convert the model again."
+        )
+    network.load_state_dict(weights)
+
+
+def _not_a_model(path: Path, got: str) -> ModelFileError:
+    return ModelFileError(
+        f"{str(path)!r}: expected a geoseg model (.safetensors with a record); got {got}. "
+        "Make one with `geoseg train` or, from an official checkpoint, `geoseg convert`."
+    )

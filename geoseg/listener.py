@@ -1,0 +1,19 @@
+"""Who is told what a run does, and may stop it."""
+
+from typing import Any
+
+
+class Listener:
+    """Hears of a run; does nothing by itself. Any method may raise to stop the run."""
+
+    def start(self, plan: dict[str, Any]) -> None:
+        """The plan is made and the first tile follows."""
+
+    def progress(self, done: int, total: int, pixels: int) -> None:
+        """``done`` of ``total`` tiles are run or known to be empty; ``pixels`` finished so far."""
+
+    def log(self, level: str, message: str) -> None:
+        """Something to know: level ``info`` or ``warning``."""
+
+    def check(self) -> None:
+        """Called often; raise InterruptedRunError to stop."""
