@@ -1,0 +1,268 @@
+"""From finished panels to the files that were asked for, whole or absent."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.rpc import RPC
+
+import geoseg
+from geoseg.config import PredictOptions
+from geoseg.errors import OutputExistsError, PartsMismatchError, UsageError
+from geoseg.listener import Listener
+from geoseg.predict.parts import FORMAT, MANIFEST, Parts, locked_parts, parts_folder, unfinished
+from geoseg.predict.plan import PredictPlan
+from geoseg.raster.georef import Georef
+from geoseg.raster.writer import (
+    Layer,
+    PartsWriter,
+    finish_cog,
+    machine_errors,
+    pam_text,
+    qml_text,
+    sidecars,
+    sync_folder,
+)
+from geoseg.segmenter import Segmenter
+from geoseg.spec import ClassSpec, ModelSpec
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files of a run; None for what was not asked for."""
+
+    class_map: Path
+    confidence: Path | None = None
+    probabilities: Path | None = None
+    quicklook: Path | None = None
+
+    def by_layer(self) -> dict[str, Path]:
+        """Return the rasters by layer name."""
+        files = {
+            "class_map": self.class_map,
+            "confidence": self.confidence,
+            "probabilities": self.probabilities,
+        }
+        return {name: path for name, path in files.items() if path is not None}
+
+    def files(self) -> list[Path]:
+        """Return all files, sidecars included."""
+        found = [*self.by_layer().values(), *sidecars(self.class_map)]
+        return found + ([self.quicklook] if self.quicklook else [])
+
+
+def outputs_of(out: Path, options: PredictOptions) -> Outputs:
+    """Return the files that a run with these options makes."""
+    return Outputs(out, options.confidence, options.probabilities, options.quicklook)
+
+
+def check_outputs(outputs: Outputs, options: PredictOptions) -> None:
+    """Raise a UsageError unless the outputs can be written without harm."""
+    if options.resume and options.overwrite:
+        raise UsageError("expected --resume or --overwrite; got both. Give one of them.")
+    if outputs.class_map.suffix.lower() not in {".tif", ".tiff"}:
+        raise UsageError(
+            f"expected a class map that ends with .tif; got {str(outputs.class_map)!r}."
+        )
+    named = [*outputs.by_layer().values(), *([outputs.quicklook] if outputs.quicklook else [])]
+    if len({path.resolve() for path in named}) < len(named):
+        raise UsageError("expected a file of its own for each output; two have the same name.")
+    if options.overwrite:
+        return
+    folder = parts_folder(outputs.class_map)
+    if (folder / MANIFEST).exists() and not options.resume and options.shard is None:
+        raise unfinished(folder)
+    there = [path for path in named if path.exists()]
+    if there:
+        raise OutputExistsError(
+            f"{str(there[0])!r} exists. Give --overwrite to replace it, or another name."
+        )
+
+
+def make_manifest(plan: PredictPlan, segmenter: Segmenter) -> dict[str, Any]:
+    """Return what a parts folder must know to be finished without the model and the raster."""
+    georef = plan.georef
+    return {
+        "format": FORMAT,
+        "fingerprint": plan.fingerprint,
+        "height": plan.height,
+        "width": plan.width,
+        "crs": georef.crs.to_wkt() if georef.crs else None,
+        "transform": list(georef.transform)[:6],
+        "area_or_point": georef.area_or_point,
+        "gcps": [[p.row, p.col, p.x, p.y, p.z] for p in georef.gcps],
+        "gcps_crs": georef.gcps_crs.to_wkt() if georef.gcps_crs else None,
+        "rpcs": georef.rpcs.to_gdal() if georef.rpcs else None,
+        "layers": [dataclasses.asdict(layer) for layer in plan.layers],
+        "tags": provenance(plan, segmenter.spec),
+        "panels": [list(plan.window(panel)) for panel in plan.panels],
+        "raster": plan.source.info.name,
+    }
+
+
+def provenance(plan: PredictPlan, spec: ModelSpec) -> dict[str, str]:
+    """Return tags with everything that changes pixels; never times or paths."""
+    fingerprint = plan.fingerprint
+    tags = {
+        "GEOSEG_VERSION": geoseg.__version__,
+        "GEOSEG_MODEL": spec.name,
+        "GEOSEG_MODEL_SHA256": fingerprint["model_sha256"],
+        "GEOSEG_BANDS": ",".join(map(str, fingerprint["bands"])),
+        "GEOSEG_GSD_M": f"{plan.target_gsd_m:.6g}" if plan.target_gsd_m else "native",
+        "GEOSEG_TILE_SIZE_PX": str(fingerprint["tile_px"]),
+        "GEOSEG_OVERLAP_PX": str(fingerprint["overlap_px"]),
+        "GEOSEG_HALO_PX": str(fingerprint["halo_px"]),
+        "GEOSEG_BATCH_SIZE": str(plan.batch),
+        "GEOSEG_DEVICE": fingerprint["device"],
+        "GEOSEG_PRECISION": fingerprint["precision"],
+        "GEOSEG_TTA": fingerprint["tta"],
+        "GEOSEG_KERNELS": fingerprint["kernels"],
+        "GEOSEG_TORCH": fingerprint["torch"],
+        "GEOSEG_CREDITS": "; ".join(spec.credits),
+        "GEOSEG_WARNING": spec.warning,
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def finish_map(
+    parts: Parts, outputs: Outputs, listener: Listener, *, partial: bool = False
+) -> None:
+    """Make COGs and sidecars from complete parts, put them in place, and remove the parts.
+
+    Args:
+        parts: opened and locked.
+        outputs: where to.
+        listener: may stop before anything is put in place.
+        partial: make a map of what is finished; the rest is nodata, and the parts stay.
+
+    Raises:
+        PartsMismatchError: panels are missing and ``partial`` is not given.
+    """
+    parts.refresh()
+    if parts.missing and not partial:
+        raise PartsMismatchError(
+            f"{len(parts.missing)} of {len(parts.windows)} panels are missing in "
+            f"{str(parts.folder)!r}. Run the missing shards, or the same command with --resume; "
+            "`geoseg assemble --partial` makes a map of what is there."
+        )
+    staged: list[tuple[Path, Path]] = []
+    files = outputs.by_layer()
+    for layer, writer in writers(parts):
+        if layer.name not in files:
+            continue
+        listener.check()
+        vrt = writer.write_vrt(layer, parts.done, _tags(parts, layer))
+        made = finish_cog(vrt, parts.folder / f"final.{layer.name}.tif", layer, threads=_threads())
+        if layer.classes:
+            staged += _stage_sidecars(parts.folder, outputs.class_map, layer)
+        staged.append((made, files[layer.name]))
+    listener.check()
+    publish(staged)
+    if not partial:
+        parts.remove()
+
+
+def writers(parts: Parts) -> list[tuple[Layer, PartsWriter]]:
+    """Return each layer of a parts folder with a writer for it, as its manifest says."""
+    manifest = parts.manifest
+    layers = [_layer(record) for record in manifest["layers"]]
+    georef = _georef(manifest)
+    height, width = manifest["height"], manifest["width"]
+    return [(layer, PartsWriter(parts.folder, [layer], height, width, georef)) for layer in layers]
+
+
+def publish(staged: list[tuple[Path, Path]]) -> None:
+    """Move finished files to their names, each in one step; the class map comes last of its own."""
+    for made, final in staged:
+        with machine_errors(final.parent):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if made.stat().st_dev == final.parent.stat().st_dev:
+                made.replace(final)
+            else:
+                _copy_then_replace(made, final)
+            sync_folder(final.parent)
+
+
+def assemble(folder: Path, out: Path, *, overwrite: bool, partial: bool) -> Outputs:
+    """Finish a map from the parts of shards or of a stopped run.
+
+    Args:
+        folder: the parts folder.
+        out: the class map; other layers go beside it as ``NAME.confidence.tif`` and so on.
+        overwrite: replace existing outputs.
+        partial: accept missing panels as nodata.
+    """
+    with locked_parts(folder) as parts:
+        names = [layer.name for layer, _ in writers(parts)]
+        beside = {
+            name: out.with_name(f"{out.stem}.{name}.tif") for name in names if name != "class_map"
+        }
+        outputs = Outputs(out, beside.get("confidence"), beside.get("probabilities"))
+        check_outputs(outputs, PredictOptions(overwrite=overwrite))
+        finish_map(parts, outputs, Listener(), partial=partial)
+    return outputs
+
+
+def _tags(parts: Parts, layer: Layer) -> Mapping[str, str]:
+    tags = dict(parts.manifest["tags"])
+    lowered = parts.smallest_batch()
+    if lowered:
+        tags["GEOSEG_BATCH_SIZE"] += f", lowered to {lowered} for lack of memory"
+    if parts.missing:
+        total = len(parts.windows)
+        tags["GEOSEG_PARTIAL"] = f"{total - len(parts.missing)} of {total} panels"
+    tags["GEOSEG_LAYER"] = layer.name
+    return tags
+
+
+def _stage_sidecars(folder: Path, class_map: Path, layer: Layer) -> list[tuple[Path, Path]]:
+    staged = []
+    for final, text in zip(sidecars(class_map), (pam_text(layer), qml_text(layer)), strict=True):
+        made = folder / f"final{final.suffix}"
+        with machine_errors(folder):
+            made.write_text(text, encoding="utf-8")
+        staged.append((made, final))
+    return staged
+
+
+def _copy_then_replace(made: Path, final: Path) -> None:
+    import shutil
+
+    near = final.with_name(f".{final.name}.{os.getpid()}.part")
+    shutil.copyfile(made, near)
+    near.replace(final)
+    made.unlink()
+
+
+def _layer(record: Mapping[str, Any]) -> Layer:
+    values = dict(record)
+    values["classes"] = tuple(ClassSpec(**c) for c in values["classes"])
+    values["band_names"] = tuple(values["band_names"])
+    return Layer(**values)
+
+
+def _georef(manifest: Mapping[str, Any]) -> Georef:
+    crs, gcps_crs = manifest["crs"], manifest["gcps_crs"]
+    gcps = tuple(GroundControlPoint(r, c, x, y, z) for r, c, x, y, z in manifest["gcps"])
+    return Georef(
+        crs=CRS.from_wkt(crs) if crs else None,
+        transform=Affine(*manifest["transform"]),
+        area_or_point=manifest["area_or_point"],
+        gcps=gcps,
+        gcps_crs=CRS.from_wkt(gcps_crs) if gcps_crs else None,
+        rpcs=_rpcs(manifest["rpcs"]),
+    )
+
+
+def _rpcs(record: Mapping[str, str] | None) -> RPC | None:
+    return RPC.from_gdal(record) if record else None
+
+
+def _threads() -> int:
+    return os.cpu_count() or 1

@@ -1,0 +1,441 @@
+"""Everything that a run decides before its first tile: area, grid, panels, layers, messages."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import geoseg
+from geoseg import _native
+from geoseg.config import PredictOptions
+from geoseg.errors import GeoreferenceError, UsageError
+from geoseg.predict.area import Area, load_area
+from geoseg.predict.blend import carry_rows
+from geoseg.predict.scores import SCORE_NODATA, SCORE_STEPS, ScoreKinds
+from geoseg.predict.tiles import VIEWS
+from geoseg.raster.georef import (
+    Georef,
+    box_of_bounds,
+    choose_gsd,
+    crop_transform,
+    local_gsd,
+    storable,
+)
+from geoseg.raster.grid import Panel, TileGrid, plan_panels, plan_windows
+from geoseg.raster.reader import (
+    RasterInfo,
+    Selection,
+    check_input,
+    content_sample,
+    inspect_raster,
+    open_raster,
+)
+from geoseg.raster.resample import AxisMap
+from geoseg.raster.tiles import Source
+from geoseg.raster.writer import Layer
+from geoseg.segmenter import Segmenter, legal_side
+from geoseg.spec import ModelSpec
+from geoseg.types import Window
+
+BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
+# A strip of tile columns holds about this much beside the network, however wide the raster is ...
+STRIP_BYTES = 96 * 2**20
+# ... unless so few tiles fit that those at its border, which two strips run, would cost too much.
+LEAST_STRIP_TILES = 16
+# Output pixels of a panel, about what an interruption costs.
+PANEL_PX = {"cpu": 8 * 2**20, "cuda": 32 * 2**20, "mps": 8 * 2**20}
+
+
+@dataclass(frozen=True)
+class PredictPlan:
+    """What one raster's run will do.
+
+    Attributes:
+        source: the raster, its bands, the crop, and the maps to the model's grid.
+        georef: of the output.
+        area: polygons outside of which the map is nodata, or None.
+        grid: tiles on the model's grid.
+        overlap_px: least overlap of neighbours.
+        panels: units of work, in order.
+        views: test-time views.
+        batch: tiles per forward pass.
+        kinds: scores wanted beside the class map.
+        layers: rasters to write.
+        gsd_m: native GSD along columns and rows; None: unknown.
+        target_gsd_m: GSD that the image is resampled to; None: as it is.
+        notes: what was decided, for the log.
+        warnings: what may make the map worse.
+        fingerprint: everything that decides on pixels.
+    """
+
+    source: Source
+    georef: Georef
+    area: Area | None
+    grid: TileGrid
+    overlap_px: int
+    panels: tuple[Panel, ...]
+    views: int
+    batch: int
+    kinds: ScoreKinds
+    layers: tuple[Layer, ...]
+    gsd_m: tuple[float, float] | None
+    target_gsd_m: float | None
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    fingerprint: dict[str, Any]
+
+    @property
+    def height(self) -> int:
+        """Rows of the output."""
+        return self.source.crop.height
+
+    @property
+    def width(self) -> int:
+        """Columns of the output."""
+        return self.source.crop.width
+
+    @property
+    def rows_back(self) -> AxisMap:
+        """Rows of the model's grid -> rows of the output."""
+        return AxisMap(self.source.rows.target, self.source.rows.source)
+
+    @property
+    def cols_back(self) -> AxisMap:
+        """Columns of the model's grid -> columns of the output."""
+        return AxisMap(self.source.cols.target, self.source.cols.source)
+
+    def window(self, panel: Panel) -> Window:
+        """Return the output pixels that a panel finishes."""
+        row, row_end = (
+            self.rows_back.complete(b) for b in _ends(self.grid.rows.bounds, panel.rows)
+        )
+        col, col_end = (
+            self.cols_back.complete(b) for b in _ends(self.grid.cols.bounds, panel.cols)
+        )
+        return Window(row, col, row_end - row, col_end - col)
+
+    def strip_cols(self, panel: Panel) -> tuple[int, int]:
+        """Return the columns of the model's grid that a panel's output is made of."""
+        window = self.window(panel)
+        return self.cols_back.support(window.col, window.col_end)
+
+    def first_row(self, panel: Panel) -> int:
+        """Return the first row of the model's grid that a panel's output is made of."""
+        window = self.window(panel)
+        return self.rows_back.support(window.row, window.row + 1)[0]
+
+    def tile_cols(self, panel: Panel) -> range:
+        """Return the tile columns that a panel needs."""
+        return self.grid.cols.needed(*self.strip_cols(panel))
+
+    def first_tile_row(self, panel: Panel) -> int:
+        """Return the first tile row that a panel needs when it does not follow the one above."""
+        first = self.first_row(panel)
+        return self.grid.rows.needed(first, first + 1)[0]
+
+    def batches(self, panel: Panel) -> list[range]:
+        """Return groups of tile columns that are run together.
+
+        They are cut at multiples of the batch over the whole raster, so that a tile always has the
+        same company and, with it, the same bits.
+        """
+        cols = self.tile_cols(panel)
+        first, last = cols[0] // self.batch, cols[-1] // self.batch
+        count = len(self.grid.cols)
+        return [
+            range(g * self.batch, min((g + 1) * self.batch, count)) for g in range(first, last + 1)
+        ]
+
+    def tile_count(self, panel_indexes: list[int]) -> int:
+        """Return how many tiles are run for some panels, those run twice included."""
+        total = 0
+        follows = None
+        for index in panel_indexes:
+            panel = self.panels[index]
+            continues = follows == (panel.strip, panel.rows[0])
+            first = panel.rows[0] if continues else self.first_tile_row(panel)
+            total += (panel.rows[-1] + 1 - first) * len(self.tile_cols(panel))
+            follows = (panel.strip, panel.rows[-1] + 1)
+        return total
+
+
+def plan_prediction(
+    segmenter: Segmenter, raster: str, options: PredictOptions, device: torch.device
+) -> PredictPlan:
+    """Check a raster against a model and decide how it is predicted; reads headers only.
+
+    Raises:
+        InputError: raster and model do not fit each other; the message says what to do.
+    """
+    spec = segmenter.spec
+    with open_raster(raster) as dataset:
+        info = inspect_raster(dataset, raster)
+    selection = check_input(info, spec, options.bands)
+    _check_georeference(info, options)
+    area = None
+    if options.aoi is not None:
+        area = load_area(options.aoi, info.georef, raster)
+    crop = _crop(info, options, area)
+    gsd_m, notes = _native_gsd(info, crop, options)
+    target = _target_gsd(gsd_m, spec, options)
+    source = _source(info, selection, crop, gsd_m, target)
+    tile_px, overlap_px = _tiling(spec, options)
+    grid = plan_windows(
+        source.rows.target,
+        source.cols.target,
+        tile_px,
+        overlap_px=overlap_px,
+        halo_px=spec.tile.halo_px or 0,
+        shift_px=options.grid_shift_px,
+    )
+    views = len(VIEWS[options.tta])
+    batch = options.batch_size or BATCH_SIZES.get(device.type, 1)
+    panels = _panels(grid, source, spec, views=views, batch=batch, device=device)
+    notes += list(selection.notes) + _gsd_notes(gsd_m, target, spec)
+    kinds = ScoreKinds(options.confidence is not None, options.probabilities is not None)
+    georef = info.georef
+    cropped = Georef(
+        georef.crs,
+        crop_transform(georef.transform, crop) if georef.has_transform else georef.transform,
+        georef.area_or_point,
+        georef.gcps,
+        georef.gcps_crs,
+        georef.rpcs,
+    )
+    return PredictPlan(
+        source=source,
+        georef=storable(cropped, raster),
+        area=area,
+        grid=grid,
+        overlap_px=overlap_px,
+        panels=tuple(panels),
+        views=views,
+        batch=batch,
+        kinds=kinds,
+        layers=_layers(spec, kinds),
+        gsd_m=gsd_m,
+        target_gsd_m=target,
+        notes=tuple(notes),
+        warnings=(spec.warning,) if spec.warning else (),
+        fingerprint=_fingerprint(segmenter, source, grid, area=area, options=options, device=device)
+        | {"batch": batch, "overlap_px": overlap_px},
+    )
+
+
+def strip_bytes(grid: TileGrid, source: Source, spec: ModelSpec, views: int, width_px: int) -> int:
+    """Return the memory that a strip of ``width_px`` columns needs beside the network."""
+    planes = views * spec.num_classes
+    tile = grid.rows.tile_px
+    item = 4 if source.is_resampled else np.dtype(source.selection.dtype).itemsize
+    blend = 4 * planes * (carry_rows(grid.rows) * width_px + 2 * tile * tile)
+    images = 2 * tile * width_px * (len(source.selection.bands) * item + 1)
+    scores = tile * width_px * (4 + spec.num_classes)
+    regrid = 4 * planes * (tile + 8) * width_px if source.is_resampled else 0
+    return blend + images + scores + regrid
+
+
+def _check_georeference(info: RasterInfo, options: PredictOptions) -> None:
+    georef = info.georef
+    if georef.is_complete and not (georef.gcps and not georef.has_transform):
+        return
+    if options.gsd == "native" and (options.aoi is None and options.bounds is None):
+        return
+    if georef.gcps or georef.rpcs is not None:
+        kind = "ground control points" if georef.gcps else "RPC coefficients"
+        raise GeoreferenceError(
+            f"expected a raster with CRS and transform; {info.name!r} is placed by {kind} only. "
+            "Warp it first (gdalwarp), or give --gsd native to predict it in image geometry."
+        )
+    lacking = "CRS" if georef.crs is None else "transform"
+    if options.gsd == "native" and options.aoi is None and georef.has_transform:
+        return
+    raise GeoreferenceError(
+        f"expected a georeferenced raster; {info.name!r} has no {lacking}. Assign it (for example "
+        "gdal_translate -a_srs EPSG:CODE), or give --gsd native to predict it without."
+    )
+
+
+def _crop(info: RasterInfo, options: PredictOptions, area: Area | None) -> Window:
+    crop = Window(0, 0, info.height, info.width)
+    boxes = [options.bounds] if options.bounds is not None else []
+    boxes += [area.bounds] if area is not None else []
+    for box in boxes:
+        part = box_of_bounds(box, info.georef, info.height, info.width)
+        row, col = max(crop.row, part.row), max(crop.col, part.col)
+        row_end, col_end = min(crop.row_end, part.row_end), min(crop.col_end, part.col_end)
+        if row >= row_end or col >= col_end:
+            raise UsageError("expected --bounds and --aoi to overlap; they do not.")
+        crop = Window(row, col, row_end - row, col_end - col)
+    return crop
+
+
+def _native_gsd(
+    info: RasterInfo, crop: Window, options: PredictOptions
+) -> tuple[tuple[float, float] | None, list[str]]:
+    """Return the GSD at the centre of the crop, or None with a note where it cannot be known."""
+    if not info.georef.is_complete:
+        return None, ["no CRS: predicted in the raster's own pixels, the map has no CRS either"]
+    middle = crop.row + crop.height / 2, crop.col + crop.width / 2
+    try:
+        return local_gsd(info.georef, *middle), []
+    except GeoreferenceError as error:
+        if options.gsd == "native":
+            return None, [str(error)]
+        raise
+
+
+def _target_gsd(
+    gsd_m: tuple[float, float] | None, spec: ModelSpec, options: PredictOptions
+) -> float | None:
+    if options.gsd == "native" or gsd_m is None:
+        return None
+    if options.gsd == "auto":
+        return choose_gsd(gsd_m, spec.gsd_m)
+    if not options.gsd > 0:
+        raise UsageError(f"expected --gsd auto, native or a length in metres; got {options.gsd}.")
+    return float(options.gsd)
+
+
+def _gsd_notes(
+    gsd_m: tuple[float, float] | None, target: float | None, spec: ModelSpec
+) -> list[str]:
+    if gsd_m is None:
+        return []
+    native = math.sqrt(gsd_m[0] * gsd_m[1])
+    if target is not None:
+        return [f"resampled from {native:.3g} to {target:.3g} m per pixel, and the map back"]
+    if spec.gsd_m is None:
+        return [
+            f"the model's ground sample distance is unknown: run at the raster's {native:.3g} m "
+            "per pixel, never resampled"
+        ]
+    return [f"run at the raster's own {native:.3g} m per pixel"]
+
+
+def _source(
+    info: RasterInfo,
+    selection: Selection,
+    crop: Window,
+    gsd_m: tuple[float, float] | None,
+    target: float | None,
+) -> Source:
+    height, width = crop.height, crop.width
+    if target is not None and gsd_m is not None:
+        width = max(1, round(width * gsd_m[0] / target))
+        height = max(1, round(height * gsd_m[1] / target))
+    return Source(info, selection, crop, AxisMap(crop.height, height), AxisMap(crop.width, width))
+
+
+def _tiling(spec: ModelSpec, options: PredictOptions) -> tuple[int, int]:
+    """Return tile size and overlap, px."""
+    tile_px = options.tile_size_px or spec.tile.size_px
+    legal = legal_side(tile_px, spec.tile)
+    if tile_px != legal:
+        raise UsageError(
+            f"model {spec.name!r} cannot take tiles of {tile_px} px; the next size that it can "
+            f"take is {legal}. Give --tile-size {legal}."
+        )
+    if options.overlap_px is not None:
+        return tile_px, options.overlap_px
+    if options.tile_size_px is None:
+        return tile_px, spec.tile.overlap_px
+    # The advice is for the advised tile: keep its share, and at least the halo on both sides.
+    share = round(tile_px * spec.tile.overlap_px / spec.tile.size_px / 32) * 32
+    return tile_px, max(share, 2 * (spec.tile.halo_px or 0))
+
+
+def _panels(
+    grid: TileGrid,
+    source: Source,
+    spec: ModelSpec,
+    *,
+    views: int,
+    batch: int,
+    device: torch.device,
+) -> list[Panel]:
+    """Cut the grid so that memory and the cost of an interruption stay bounded."""
+    count = len(grid.cols)
+    stride = max(1, grid.cols.length_px // count)
+    fixed = strip_bytes(grid, source, spec, views, 0)
+    per_tile = strip_bytes(grid, source, spec, views, stride) - fixed
+    cols = max(LEAST_STRIP_TILES, STRIP_BYTES // max(1, per_tile))
+    if count <= cols * 1.25:  # a narrow rest is not worth a strip of its own
+        cols = count
+    cols = -(-cols // batch) * batch
+    width_px = min(cols, count) * stride
+    stride_rows = max(1, grid.rows.length_px // len(grid.rows))
+    target = PANEL_PX.get(device.type, PANEL_PX["cpu"])
+    rows = max(1, round(target / (width_px * stride_rows)))
+    return plan_panels(grid, tile_rows=rows, tile_cols=cols)
+
+
+def _layers(spec: ModelSpec, kinds: ScoreKinds) -> tuple[Layer, ...]:
+    layers = [Layer("class_map", spec.map_dtype, spec.map_nodata, classes=spec.classes)]
+    scale = 1.0 / SCORE_STEPS
+    if kinds.confidence:
+        layers.append(Layer("confidence", "uint8", SCORE_NODATA, scale=scale, overviews="AVERAGE"))
+    if kinds.probabilities:
+        names = tuple(c.name for c in spec.classes)
+        layers.append(
+            Layer(
+                "probabilities",
+                "uint8",
+                SCORE_NODATA,
+                bands=len(names),
+                band_names=names,
+                scale=scale,
+                overviews="AVERAGE",
+            )
+        )
+    return tuple(layers)
+
+
+def _fingerprint(
+    segmenter: Segmenter,
+    source: Source,
+    grid: TileGrid,
+    *,
+    area: Area | None,
+    options: PredictOptions,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return everything that decides on pixels, and nothing that does not."""
+    info, selection = source.info, source.selection
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "geoseg": geoseg.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "kernels": _native.instruction_set(),
+        "device": name,
+        "threads": torch.get_num_threads() if device.type == "cpu" else 0,
+        "model": segmenter.spec.name,
+        "model_sha256": segmenter.sha256,
+        "raster": [info.height, info.width, *info.dtypes],
+        "raster_sample": content_sample(info),
+        "transform": list(info.georef.transform)[:6],
+        "crs": info.georef.crs.to_wkt() if info.georef.crs else None,
+        "bands": list(selection.bands),
+        "nodata": [str(v) for v in selection.nodata],
+        "scaling": [list(s) if s else None for s in selection.scaling],
+        "crop": list(source.crop),
+        "model_grid": [source.rows.target, source.cols.target],
+        "area_sha256": area.sha256 if area else None,
+        "tile_px": grid.rows.tile_px,
+        "tile_rows": _digest_starts(grid.rows.starts),
+        "tile_cols": _digest_starts(grid.cols.starts),
+        "halo_px": grid.rows.halo_px,
+        "precision": str(segmenter.compute_dtype).removeprefix("torch."),
+        "tta": options.tta,
+        "layers": [kind for kind in ("confidence", "probabilities") if getattr(options, kind)],
+    }
+
+
+def _digest_starts(starts: tuple[int, ...]) -> list[int]:
+    return [len(starts), starts[-1], sum(starts)]
+
+
+def _ends(bounds: tuple[int, ...], tiles: range) -> tuple[int, int]:
+    return bounds[tiles[0]], bounds[tiles[-1] + 1]

@@ -1,0 +1,312 @@
+"""Predict a raster: from a model and a GeoTIFF to a georeferenced class map, step by step."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rasterio
+import torch
+from torch import Tensor, nn
+
+from geoseg.config import PredictOptions
+from geoseg.listener import Listener
+from geoseg.predict.blend import Mosaic
+from geoseg.predict.budget import (
+    GDAL_CACHE_BYTES,
+    check_budget,
+    measure,
+    plan_record,
+    statistics_warnings,
+)
+from geoseg.predict.collect import Collector, is_needed
+from geoseg.predict.finish import Outputs, check_outputs, finish_map, make_manifest, outputs_of
+from geoseg.predict.memory import keep_freed_memory
+from geoseg.predict.model import as_segmenter, choose_device
+from geoseg.predict.parts import Parts, open_parts
+from geoseg.predict.plan import PredictPlan, plan_prediction
+from geoseg.predict.quicklook import write_quicklook
+from geoseg.predict.threads import OrderedThread
+from geoseg.predict.tiles import TileRunner
+from geoseg.raster.georef import quiet_georeference
+from geoseg.raster.grid import Panel, shard_of
+from geoseg.raster.tiles import TileReader
+from geoseg.raster.writer import PartsWriter
+from geoseg.segmenter import Segmenter
+
+# The VRT over unfinished parts is rewritten at most this often.
+VRT_EVERY_S = 2.0
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """What a run has made.
+
+    Attributes:
+        outputs: files by kind; with ``shard``, what the assembled map will be.
+        seconds: wall time.
+        pixels: of the map.
+        tiles: run in this call, or found to have no valid pixel.
+        complete: False when only a share of the panels was made.
+    """
+
+    outputs: Outputs
+    seconds: float
+    pixels: int
+    tiles: int
+    complete: bool
+
+
+def predict_raster(
+    model: str | Path | nn.Module,
+    raster: str | Path,
+    out: str | Path,
+    *,
+    options: PredictOptions | None = None,
+    listener: Listener | None = None,
+) -> PredictResult:
+    """Predict the class map of a raster.
+
+    Args:
+        model: path of a model file, name of a shipped model, a `Segmenter`, or any module
+            (N, C, H, W) -> (N, K, H, W) with a ModelSpec as its attribute ``spec``.
+        raster: anything that rasterio opens.
+        out: the class map, ``.tif``.
+        options: how; None: as the model advises.
+        listener: hears of progress and may stop the run.
+
+    Returns:
+        The files made. The map lies on the raster's grid, with its CRS and transform.
+
+    Raises:
+        InputError: raster and model do not fit each other, or a file is damaged.
+        UsageError: the output or unfinished parts exist, or options contradict each other.
+        MachineError: disk, memory or device; finished parts are kept.
+    """
+    options, listener = options or PredictOptions(), listener or Listener()
+    began = time.perf_counter()
+    outputs = outputs_of(Path(out), options)
+    check_outputs(outputs, options)
+    device, segmenter = _ready(model, options)
+    with quiet_georeference(), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+        plan = plan_prediction(segmenter, str(raster), options, device)
+        runner = TileRunner(
+            segmenter.for_scaling(plan.source.selection.scaling), options.tta, device
+        )
+        budget = measure(plan, runner, segmenter.spec, outputs.class_map, timed_batches=0)
+        check_budget(budget, options)
+        listener.start(plan_record(plan, budget, segmenter.spec))
+        _announce(plan, statistics_warnings(plan, segmenter.spec), listener)
+        with open_parts(
+            outputs.class_map,
+            make_manifest(plan, segmenter),
+            resume=options.resume,
+            overwrite=options.overwrite,
+            shard=options.shard,
+        ) as parts:
+            tiles = run_panels(plan, runner, parts, listener, options)
+            if options.shard is None:
+                finish_map(parts, outputs, listener)
+                if outputs.quicklook is not None:
+                    write_quicklook(plan.source, outputs.class_map, outputs.quicklook)
+    seconds = time.perf_counter() - began
+    complete = options.shard is None
+    return PredictResult(outputs, seconds, plan.height * plan.width, tiles, complete)
+
+
+def plan_raster(
+    model: str | Path | nn.Module,
+    raster: str | Path,
+    out: str | Path,
+    *,
+    options: PredictOptions | None = None,
+) -> dict[str, Any]:
+    """Return what `predict_raster` would do, timed on a few tiles; writes nothing."""
+    options = options or PredictOptions()
+    device, segmenter = _ready(model, options)
+    with quiet_georeference(), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
+        plan = plan_prediction(segmenter, str(raster), options, device)
+        runner = TileRunner(
+            segmenter.for_scaling(plan.source.selection.scaling), options.tta, device
+        )
+        budget = measure(plan, runner, segmenter.spec, Path(out), timed_batches=3)
+        record = plan_record(plan, budget, segmenter.spec)
+        record["warnings"] += statistics_warnings(plan, segmenter.spec)
+    return record
+
+
+def run_panels(
+    plan: PredictPlan,
+    runner: TileRunner,
+    parts: Parts,
+    listener: Listener,
+    options: PredictOptions,
+) -> int:
+    """Predict the panels that are not finished, each written before the next begins.
+
+    Returns:
+        Number of tiles run or found to have no valid pixel.
+    """
+    share = range(len(plan.panels))
+    if options.shard is not None:
+        share = shard_of(len(plan.panels), options.shard)
+    todo = [i for i in share if i not in parts.done]
+    work = _Work(plan, runner, parts, listener, plan.tile_count(todo))
+    with work.open(_reader_threads(plan, options)):
+        for panels in _columns(plan, todo):
+            work.run_column(panels)
+    return work.done_tiles
+
+
+class _Work:
+    """The state of a run: readers, the blending and the writing thread, the counters."""
+
+    def __init__(
+        self,
+        plan: PredictPlan,
+        runner: TileRunner,
+        parts: Parts,
+        listener: Listener,
+        total_tiles: int,
+    ) -> None:
+        self.plan = plan
+        self.runner = runner
+        self.parts = parts
+        self.listener = listener
+        self.total_tiles = total_tiles
+        self.done_tiles = 0
+        self.done_pixels = sum(w.height * w.width for w in parts.done.values())
+        self.writer = PartsWriter(parts.folder, plan.layers, plan.height, plan.width, plan.georef)
+        self._vrt_at = 0.0
+
+    @contextmanager
+    def open(self, threads: int) -> Iterator[None]:
+        """Hold the threads of the run; leave no half panel and a true VRT behind."""
+        with (
+            TileReader(self.plan.source, self.plan.grid, threads=threads) as self.reader,
+            # Each step may be this far ahead of the next: enough to keep both busy.
+            OrderedThread("geoseg-write", ahead=2) as self.writing,
+            OrderedThread("geoseg-blend", ahead=2) as self.blending,
+        ):
+            try:
+                yield
+            except BaseException:
+                self.blending.drop()
+                self.writing.drop()
+                self.writer.abandon()
+                self._write_vrts(now=True)
+                raise
+            self._write_vrts(now=True)
+
+    def run_column(self, panels: Sequence[Panel]) -> None:
+        """Run panels that follow each other downwards in one strip."""
+        plan, first = self.plan, panels[0]
+        batches = plan.batches(first)
+        rows = range(plan.first_tile_row(first), panels[-1].rows[-1] + 1)
+        self.reader.start(rows, range(batches[0][0], batches[-1][-1] + 1))
+        planes = plan.views * self.runner.segmenter.spec.num_classes
+        cols = plan.tile_cols(first)
+        mosaic = Mosaic(plan.grid, planes, cols, plan.strip_cols(first), self.runner.device)
+        collector = Collector(plan, self.runner.segmenter, first)
+        for panel in panels:
+            window = plan.window(panel)
+            self.writer.open_panel(panel.index, window)
+            for row in range(rows[0] if panel is first else panel.rows[0], panel.rows[-1] + 1):
+                self._run_row(row, batches, mosaic, collector, window.row)
+            self._commit(panel)
+
+    def _run_row(
+        self,
+        row: int,
+        batches: Sequence[range],
+        mosaic: Mosaic,
+        collector: Collector,
+        first_output_row: int,
+    ) -> None:
+        """Run one row of tiles; blending, classifying and writing follow on their threads."""
+        tile_row = self.reader.tile_row(row)
+        self.blending.submit(mosaic.start_row, row)
+        self.blending.submit(collector.begin_row, tile_row)
+        for batch in batches:
+            self.listener.check()
+            wanted = [col for col in batch if is_needed(self.plan, tile_row, col)]
+            tiles = [self.reader.read_tile(row, col) for col in wanted]
+            logits = dict(zip(wanted, self.runner.run(tiles), strict=True))
+            cols = [col for col in batch if col in mosaic.tile_cols]
+            self.blending.submit(_blend, mosaic, collector, cols, logits)
+            self.done_tiles += len(cols)
+            self.listener.progress(self.done_tiles, self.total_tiles, self.done_pixels)
+        self.blending.submit(self._end_row, collector, first_output_row)
+
+    def _end_row(self, collector: Collector, first_output_row: int) -> None:
+        """Pass the output rows that a row of tiles has completed on to the writer."""
+        rows = collector.end_row()
+        if rows is not None:
+            self.writing.submit(self.writer.write_rows, rows.row - first_output_row, rows.layers)
+
+    def _commit(self, panel: Panel) -> None:
+        """Make a panel durable; the next one begins after it, so that one at most is lost."""
+        self.blending.wait()
+        self.writing.wait()
+        files = self.writer.commit_panel()
+        self.parts.record(panel.index, files, self.runner.largest_batch)
+        window = self.plan.window(panel)
+        self.done_pixels += window.height * window.width
+        self._write_vrts(now=False)
+
+    def _write_vrts(self, *, now: bool) -> None:
+        if not now and time.monotonic() - self._vrt_at < VRT_EVERY_S:
+            return
+        self._vrt_at = time.monotonic()
+        self.parts.refresh_others()
+        for layer in self.plan.layers:
+            self.writer.write_vrt(layer, self.parts.done, self.parts.manifest["tags"])
+
+
+@torch.inference_mode()
+def _blend(
+    mosaic: Mosaic, collector: Collector, cols: Sequence[int], logits: Mapping[int, Tensor]
+) -> None:
+    for col in cols:
+        finished = mosaic.add(col, logits.get(col))
+        if finished is not None:
+            collector.put(finished)
+
+
+def _ready(
+    model: str | Path | nn.Module, options: PredictOptions
+) -> tuple[torch.device, Segmenter]:
+    device = choose_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device, as_segmenter(model, device, options.precision)
+
+
+def _columns(plan: PredictPlan, todo: Sequence[int]) -> Iterator[list[Panel]]:
+    """Yield runs of panels that follow each other downwards in one strip."""
+    column: list[Panel] = []
+    for index in todo:
+        panel = plan.panels[index]
+        if column and (column[-1].index + 1 != index or column[-1].strip != panel.strip):
+            yield column
+            column = []
+        column.append(panel)
+    if column:
+        yield column
+
+
+def _reader_threads(plan: PredictPlan, options: PredictOptions) -> int:
+    if options.readers is not None:
+        return options.readers
+    is_local = any(Path(name).exists() for name in plan.source.info.files)
+    return min(4, os.cpu_count() or 1) if is_local else 8
+
+
+def _announce(plan: PredictPlan, warnings: Sequence[str], listener: Listener) -> None:
+    for note in plan.notes:
+        listener.log("info", note)
+    for warning in [*plan.warnings, *warnings]:
+        listener.log("warning", warning)
