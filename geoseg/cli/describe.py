@@ -1,0 +1,167 @@
+"""``geoseg describe``: what a model eats and says, what a raster is, and whether they fit."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geoseg.cli.options import BANDS
+from geoseg.errors import GeoreferenceError, GeosegError, InputError
+from geoseg.types import BandIndexes
+
+MODEL_SUFFIXES = {".safetensors", ".onnx", ".pt2"}
+
+
+@click.command("describe")
+@click.argument("file")
+@click.option("--model", help="Say whether this model can take the raster FILE.")
+@click.option("--bands", type=BANDS, help="Bands in the model's order, from 1.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(file: str, model: str | None, bands: BandIndexes | None, as_json: bool) -> None:
+    """Describe FILE: a model (file or shipped name) or a raster.
+
+    With --model, exits with 3 and says why if the model cannot take the raster.
+    """
+    record = describe_model(file) if _is_model(file) else describe_raster(file)
+    refusal = None
+    if model is not None:
+        refusal = _refusal(file, model, bands)
+        record["fits"] = {"model": model, "ok": refusal is None, "reason": str(refusal or "")}
+    click.echo(json.dumps(record, indent=2) if as_json else _text(record))
+    if refusal is not None:
+        raise refusal
+
+
+def describe_model(model: str) -> dict[str, Any]:
+    """Return a model's record as JSON values."""
+    from geoseg.predict.model import load_record
+
+    return {"kind": "model", **json.loads(load_record(model).to_json())}
+
+
+def describe_raster(name: str) -> dict[str, Any]:
+    """Return what a raster's header says, and its ground sample distance."""
+    from geoseg.raster import inspect_raster, open_raster
+    from geoseg.raster.georef import bounds_of, local_gsd
+
+    with open_raster(name) as dataset:
+        info = inspect_raster(dataset, name)
+    georef = info.georef
+    gsd_m: list[float] | None = None
+    if georef.is_complete:
+        try:
+            gsd_m = list(local_gsd(georef, info.height / 2, info.width / 2))
+        except GeoreferenceError:
+            gsd_m = None
+    bands = [
+        {
+            "band": i,
+            "name": info.band_name(i),
+            "color": info.colors[i - 1],
+            "dtype": info.dtypes[i - 1],
+            "nodata": _number(info.nodata[i - 1]),
+            "scaling": info.scaling[i - 1],
+        }
+        for i in range(1, info.count + 1)
+    ]
+    return {
+        "kind": "raster",
+        "name": name,
+        "driver": info.driver,
+        "width_px": info.width,
+        "height_px": info.height,
+        "mpx": info.width * info.height / 1e6,
+        "bands": bands,
+        "mask": info.has_mask,
+        "crs": georef.crs.to_string() if georef.crs else None,
+        "transform": list(georef.transform)[:6],
+        "bounds": list(bounds_of(georef.transform, info.height, info.width)),
+        "gcps": len(georef.gcps),
+        "rpcs": georef.rpcs is not None,
+        "gsd_m": gsd_m,
+        "compression": info.compression,
+        "block_px": list(info.block_shape),
+        "files": list(info.files),
+    }
+
+
+def _is_model(file: str) -> bool:
+    from geoseg.checkpoint import shipped_models
+
+    return Path(file).suffix.lower() in MODEL_SUFFIXES or file in shipped_models()
+
+
+def _refusal(raster: str, model: str, bands: BandIndexes | None) -> GeosegError | None:
+    """Return why the model cannot take the raster, or None."""
+    import torch
+
+    from geoseg.config import PredictOptions
+    from geoseg.predict.model import load_segmenter
+    from geoseg.predict.plan import plan_prediction
+
+    segmenter = load_segmenter(model)
+    try:
+        plan_prediction(segmenter, raster, PredictOptions(bands=bands), torch.device("cpu"))
+    except InputError as error:
+        return error
+    return None
+
+
+def _number(value: float | None) -> float | str | None:
+    """Return a nodata value as JSON can hold it."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _text(record: dict[str, Any]) -> str:
+    lines = _model_lines(record) if record["kind"] == "model" else _raster_lines(record)
+    if "fits" in record:
+        fits = record["fits"]
+        verdict = "yes" if fits["ok"] else f"no: {fits['reason']}"
+        lines.append(f"fits {fits['model']}: {verdict}")
+    return "\n".join(lines)
+
+
+def _model_lines(record: dict[str, Any]) -> list[str]:
+    gsd = record["gsd_m"]
+    range_m = f"{gsd[0]:g} to {gsd[1]:g} m per pixel" if gsd else "unknown: never resampled"
+    bands = ", ".join(band["name"] for band in record["bands"])
+    tile = record["tile"]
+    lines = [
+        record["name"],
+        f"  {record['description']}",
+        f"  eats      {len(record['bands'])} band(s) ({bands}), {record['dtype']}",
+        f"  GSD       {range_m}",
+        f"  tiles     {tile['size_px']} px, overlap {tile['overlap_px']} px",
+        f"  network   {record['architecture']['name']}",
+        "  classes",
+    ]
+    lines += [f"    {c['id']:3d}  {c['color']}  {c['name']}" for c in record["classes"]]
+    for key in ("warning", "first_convolution", "data", "licence", "recipe"):
+        if record[key]:
+            lines.append(f"  {key}: {record[key]}")
+    lines += [f"  credit: {credit}" for credit in record["credits"]]
+    lines += [f"  {name}: {value:g}" for name, value in record["metrics"].items()]
+    return lines
+
+
+def _raster_lines(record: dict[str, Any]) -> list[str]:
+    gsd = record["gsd_m"]
+    lines = [
+        f"{record['name']} ({record['driver']})",
+        f"  size      {record['width_px']} x {record['height_px']} px ({record['mpx']:.1f} Mpx)",
+        f"  CRS       {record['crs'] or 'none'}",
+        f"  GSD       {f'{gsd[0]:.4g} x {gsd[1]:.4g} m' if gsd else 'unknown'}",
+        f"  blocks    {record['block_px'][1]} x {record['block_px'][0]} px, "
+        f"{record['compression']}",
+    ]
+    if record["gcps"] or record["rpcs"]:
+        lines.append(f"  placed by {record['gcps']} ground control points, RPC: {record['rpcs']}")
+    for band in record["bands"]:
+        nodata = "" if band["nodata"] is None else f", nodata {band['nodata']}"
+        scaling = "" if band["scaling"] is None else ", scale {} offset {}".format(*band["scaling"])
+        lines.append(f"  band {band['band']:<4d} {band['name']}, {band['dtype']}{nodata}{scaling}")
+    if record["mask"]:
+        lines.append("  has a mask")
+    return lines

@@ -1,0 +1,55 @@
+"""``geoseg models``: what is shipped, and what can be built."""
+
+import json
+from typing import Any
+
+import click
+
+
+@click.command("models")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
+    """List the models that come with geoseg, and the networks it can build."""
+    record = models_record()
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+        return
+    click.echo("Shipped models (geoseg predict NAME ...):")
+    for model in record["shipped"]:
+        click.echo(f"  {model['name']}")
+        click.echo(f"      {model['description']}")
+        if model["warning"]:
+            click.echo(f"      {model['warning']}")
+    click.echo("Networks (geoseg.models.create_model, geoseg convert):")
+    for network in record["networks"]:
+        click.echo(f"  {network['name']:12s}{network['parameters'] / 1e6:7.1f} M parameters")
+
+
+def models_record() -> dict[str, Any]:
+    """Return shipped models and buildable networks as JSON values."""
+    import torch
+
+    from geoseg.checkpoint import read_spec, shipped_models
+    from geoseg.models import create_model, list_models
+
+    shipped = []
+    for name, path in shipped_models().items():
+        spec = read_spec(path)
+        shipped.append(
+            {
+                "name": name,
+                "model": spec.name,
+                "file": str(path),
+                "description": spec.description,
+                "warning": spec.warning,
+                "classes": [c.name for c in spec.classes],
+                "gsd_m": spec.gsd_m,
+            }
+        )
+    networks = []
+    for name in list_models():
+        with torch.device("meta"):
+            network = create_model(name, num_classes=2)
+        count = sum(p.numel() for p in network.parameters())
+        networks.append({"name": name, "parameters": count})
+    return {"shipped": shipped, "networks": networks}

@@ -1,0 +1,1 @@
+"""Training. So far: the script that made the shipped demonstration model."""
