@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -41,17 +41,12 @@ def save_model(
         raise ModelFileError(f"expected a name that ends with .safetensors; got {path.name!r}.")
     weights = {k: _stored(v, half=half) for k, v in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".safetensors.part")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(weights, temporary, metadata={SPEC_KEY: spec.to_json()})
-        # mkstemp makes private files; a model is as readable as any other new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -63,24 +58,32 @@ def read_spec(path: str | Path) -> ModelSpec:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            start = file.read(8)
-            size = struct.unpack("<Q", start)[0] if len(start) == 8 else LARGEST_HEADER_BYTES + 1
-            if size > LARGEST_HEADER_BYTES:
-                raise _not_a_model(path, "another kind of file")
-            header = json.loads(file.read(size))
+        header = _read_header(path)
     except FileNotFoundError:
         raise ModelFileError(f"model file {str(path)!r} does not exist. Check the path.") from None
     except OSError as error:
         raise ModelFileError(
             f"model file {str(path)!r} cannot be read: {error.strerror}."
         ) from error
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise _not_a_model(path, "a damaged header") from error
     metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
     if SPEC_KEY not in metadata:
         raise _not_a_model(path, "a safetensors file without a geoseg record")
     return ModelSpec.from_json(metadata[SPEC_KEY])
+
+
+def _read_header(path: Path) -> Any:
+    """Return the JSON at the start of a safetensors file, whose size comes first."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 0 < size <= LARGEST_HEADER_BYTES:
+            raise _not_a_model(path, "another kind of file")
+        try:
+            return json.loads(file.read(size))
+        except UnicodeDecodeError as error:
+            raise _not_a_model(path, "another kind of file") from error
 
 
 def load_network(path: str | Path) -> tuple[nn.Module, ModelSpec]:

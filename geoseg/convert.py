@@ -97,9 +97,11 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
             f"checkpoint {str(path)!r} holds objects that are not loaded for safety, or is no "
             f"checkpoint: {first}"
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelFileError(f"checkpoint {str(path)!r} cannot be read: {first}") from error
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError) as error:
+        raise ModelFileError(
+            f"checkpoint {str(path)!r} cannot be read ({type(error).__name__}): it is damaged, or "
+            "no file that torch has saved. Get it again."
+        ) from error
     if not isinstance(checkpoint, Mapping):
         raise ModelFileError(
             f"checkpoint {str(path)!r}: expected a dict; got {type(checkpoint).__name__}."

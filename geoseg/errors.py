@@ -71,5 +71,5 @@ class BackendUnavailableError(MachineError):
     """A device, backend or optional package was asked for by name and cannot be used here."""
 
 
-class InterruptedRunError(GeosegError, KeyboardInterrupt):
+class InterruptedRunError(GeosegError):
     """The user stopped the run; finished parts are kept."""

@@ -96,6 +96,11 @@ def pad_to_legal(x: Tensor, tile: TileSpec) -> Tensor:
     """Return (N, C, H, W) padded at the bottom and right to a size that ``tile`` allows."""
     height, width = x.shape[-2:]
     bottom, right = legal_side(height, tile) - height, legal_side(width, tile) - width
+    if min(bottom, right) < 0:
+        raise ValueError(
+            f"expected an image of at most {tile.size_px} px a side, the one size that the network "
+            f"was exported for; got {height} x {width}. Cut it into tiles."
+        )
     if bottom == 0 and right == 0:
         return x
     # Reflection needs more pixels than it adds; a smaller image is repeated instead.
@@ -104,8 +109,11 @@ def pad_to_legal(x: Tensor, tile: TileSpec) -> Tensor:
 
 
 def legal_side(side_px: int, tile: TileSpec) -> int:
-    """Return the smallest side from ``side_px`` up that the network can take."""
+    """Return the smallest side from ``side_px`` up that the network can take.
+
+    A network that takes one size only has no other, however large ``side_px`` is.
+    """
     if tile.fixed:
-        return max(side_px, tile.size_px)
+        return tile.size_px
     side_px = max(side_px, tile.min_px)
     return -(-side_px // tile.multiple_px) * tile.multiple_px

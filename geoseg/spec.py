@@ -199,7 +199,6 @@ def check_spec(spec: ModelSpec) -> None:
     ids = [c.id for c in spec.classes]
     _require(len(set(ids)) == len(ids), "class ids that differ", str(ids))
     _require(min(ids) >= 0 and max(ids) < 65535, "class ids from 0 to 65534", str(ids))
-    _require(spec.map_nodata not in ids, f"no class with id {spec.map_nodata} (nodata)", str(ids))
     for c in spec.classes:
         is_color = re.fullmatch(r"#[0-9a-fA-F]{6}", c.color) is not None
         _require(is_color, f"a colour #RRGGBB for class {c.name!r}", repr(c.color))

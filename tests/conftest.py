@@ -12,7 +12,7 @@ from affine import Affine
 from torch import nn
 
 from geoseg import _native
-from geoseg.raster.georef import quiet_georeference
+from geoseg.raster.gdal import quiet_georeference
 from geoseg.segmenter import Segmenter
 from geoseg.spec import Architecture, BandSpec, ClassSpec, ModelSpec, TileSpec
 
@@ -76,9 +76,7 @@ def make_raster(tmp_path: Path) -> Callable[..., Path]:
         with (
             quiet_georeference(),
             rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-            rasterio.open(
-                path, "w", height=height, width=width, count=count, **profile
-            ) as dataset,
+            rasterio.open(path, "w", height=height, width=width, count=count, **profile) as dataset,
         ):
             if transform is not None:
                 dataset.transform = transform

@@ -40,7 +40,7 @@ class Commands(click.Group):
 @click.version_option(geoseg.__version__, package_name="geoseg")
 @click.option("--debug", is_flag=True, help="Show where an error comes from.")
 def cli(debug: bool) -> None:
-    r"""Land-cover maps from imagery: semantic segmentation of GeoTIFFs of any size.
+    """Land-cover maps from imagery: semantic segmentation of GeoTIFFs of any size.
 
     \b
     A first map:   geoseg demo

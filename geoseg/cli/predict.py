@@ -82,7 +82,7 @@ def command(
     dry_run: bool,
     **values: Any,
 ) -> None:
-    r"""Predict the class map of RASTER with MODEL and write it to OUT.
+    """Predict the class map of RASTER with MODEL and write it to OUT.
 
     MODEL is a model file (.safetensors, .onnx, .pt2) or the name of a shipped model, see `geoseg
     models`. RASTER is anything GDAL reads: a file, a VRT, a URL, /vsi...; several, or a pattern in

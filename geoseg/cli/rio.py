@@ -28,7 +28,7 @@ def segment(
     threads: int | None,
     overwrite: bool,
 ) -> None:
-    r"""Segment INPUT into the class map OUTPUT with geoseg.
+    """Segment INPUT into the class map OUTPUT with geoseg.
 
     \b
     rio segment -m demo-buildings-banepa ortho.tif buildings.tif

@@ -11,6 +11,7 @@ from affine import Affine
 from pyogrio.errors import DataSourceError
 from rasterio.features import rasterize
 from shapely import STRtree
+from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.errors import InputError
@@ -20,10 +21,13 @@ from geoseg.types import BBox, ValidMask, Window
 
 @dataclass(frozen=True)
 class Area:
-    """Polygons in a raster's CRS, indexed for burning them piece by piece."""
+    """Polygons that a map is kept to.
+
+    Attributes:
+        polygons: in the raster's CRS.
+    """
 
     polygons: tuple[BaseGeometry, ...]
-    tree: STRtree
 
     @property
     def bounds(self) -> BBox:
@@ -35,21 +39,31 @@ class Area:
         """Hash of the polygons, which decide on pixels."""
         return hashlib.sha256(b"".join(shapely.to_wkb(p) for p in self.polygons)).hexdigest()
 
-    def mask(self, transform: Affine, window: Window) -> ValidMask:
+    def stencil(self, transform: Affine) -> "Stencil":
+        """Return the polygons in pixels of a raster, ready to be burnt piece by piece."""
+        inverse = ~transform
+        matrix = (inverse.a, inverse.b, inverse.d, inverse.e, inverse.c, inverse.f)
+        polygons = tuple(affine_transform(p, matrix) for p in self.polygons)
+        return Stencil(polygons, STRtree(polygons))
+
+
+@dataclass(frozen=True)
+class Stencil:
+    """Polygons in a raster's pixels; a pixel gets the same answer in any window."""
+
+    polygons: tuple[BaseGeometry, ...]
+    tree: STRtree
+
+    def mask(self, window: Window) -> ValidMask:
         """Return True where a pixel's centre lies inside, (height, width) of ``window``."""
-        shifted = transform @ Affine.translation(window.col, window.row)
-        corners = [
-            shifted @ (c, r) for c, r in ((0, 0), (window.width, 0), (window.width, window.height))
-        ]
-        corners.append(shifted @ (0, window.height))
-        near = self.tree.query(shapely.Polygon(corners), predicate="intersects")
         shape = (window.height, window.width)
+        frame = shapely.box(window.col, window.row, window.col_end, window.row_end)
+        near = self.tree.query(frame, predicate="intersects")
         if len(near) == 0:
             return np.zeros(shape, dtype=bool)
-        burnt = rasterize(
-            [self.polygons[i] for i in sorted(near)], shape, transform=shifted, dtype="uint8"
-        )
-        return burnt > 0
+        shift = Affine.translation(window.col, window.row)
+        chosen = [self.polygons[i] for i in sorted(near)]
+        return rasterize(chosen, shape, transform=shift, dtype="uint8") > 0
 
 
 def load_area(path: Path, georef: Georef, raster_name: str) -> Area:
@@ -76,4 +90,4 @@ def load_area(path: Path, georef: Georef, raster_name: str) -> Area:
     if georef.crs is not None:
         frame = frame.to_crs(georef.crs.to_wkt())
     polygons = tuple(shapely.make_valid(g) for g in frame.geometry if not g.is_empty)
-    return Area(polygons, STRtree(polygons))
+    return Area(polygons)

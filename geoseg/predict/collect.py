@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from geoseg.predict.blend import Finished
 from geoseg.predict.plan import PredictPlan
-from geoseg.predict.scores import Layers, classify, empty_layers
+from geoseg.predict.scores import Layers, classify, empty_layers, fill_nodata
 from geoseg.raster.grid import Panel
 from geoseg.raster.resample import resample_axis
 from geoseg.raster.tiles import TileRow
@@ -33,13 +34,15 @@ class Collector:
     Args:
         plan: of the run.
         segmenter: its record names classes and temperature.
-        panel: any panel of the strip.
+        panel: the first one of the strip that is made; rows of tiles above it are run for their
+            overlap alone.
     """
 
     def __init__(self, plan: PredictPlan, segmenter: Segmenter, panel: Panel) -> None:
         self.plan = plan
         self.spec = segmenter.spec
         window = plan.window(panel)
+        self.first_row = window.row
         self.cols = window.col, window.col_end
         self.model_cols = plan.strip_cols(panel)
         self._rows: Layers | None = None
@@ -57,12 +60,17 @@ class Collector:
             self._keep(finished)
             return
         w = finished.window
+        if w.row < self.first_row:
+            return
         if self._rows is None:
             width = self.cols[1] - self.cols[0]
             self._rows = empty_layers(self.spec, self.plan.kinds, w.height, width)
         part = slice(w.col - self.cols[0], w.col_end - self.cols[0])
         layers = {name: rows[:, :, part] for name, rows in self._rows.items()}
         valid = output_valid(self.plan, self._tile_row, w)
+        if valid is not None and not valid.any():
+            fill_nodata(layers, self.spec)
+            return
         classify(finished.logits, valid, self.spec, self.plan.views, layers)
 
     def end_row(self) -> OutputRows | None:
@@ -70,10 +78,10 @@ class Collector:
         bounds = self.plan.grid.rows.bounds
         row = self._tile_row.index
         if not self.plan.source.is_resampled:
-            assert self._rows is not None
-            return OutputRows(bounds[row], self._rows)
+            return None if self._rows is None else OutputRows(bounds[row], self._rows)
         back = self.plan.rows_back
-        return self._bring_back(back.complete(bounds[row]), back.complete(bounds[row + 1]))
+        first = max(self.first_row, back.complete(bounds[row]))
+        return self._bring_back(first, back.complete(bounds[row + 1]))
 
     def _keep(self, finished: Finished) -> None:
         """Add a block of logits on the model's grid to the rows that are kept."""
@@ -103,24 +111,30 @@ class Collector:
         """Resample the kept logits to output rows [row, row_end) and classify them."""
         if row >= row_end or self._logits is None:
             return None
-        by_rows = resample_axis(
-            self._logits, self.plan.rows_back, row, row_end, axis=1, offset=self._first_row
-        )
         width = self.cols[1] - self.cols[0]
         layers = empty_layers(self.spec, self.plan.kinds, row_end - row, width)
         for start in range(self.cols[0], self.cols[1], COLUMNS_AT_ONCE):
             stop = min(start + COLUMNS_AT_ONCE, self.cols[1])
-            lo, hi = self.plan.cols_back.support(start, stop)
-            part = by_rows[:, :, lo - self.model_cols[0] : hi - self.model_cols[0]]
-            logits = resample_axis(part, self.plan.cols_back, start, stop, axis=2, offset=lo)
-            valid = raster_valid(
-                self.plan, self._tile_row, Window(row, start, row_end - row, stop - start)
-            )
-            tensor = torch.from_numpy(np.ascontiguousarray(logits))
             piece = slice(start - self.cols[0], stop - self.cols[0])
             pieces = {name: rows[:, :, piece] for name, rows in layers.items()}
-            classify(tensor, valid, self.spec, self.plan.views, pieces)
+            window = Window(row, start, row_end - row, stop - start)
+            valid = raster_valid(self.plan, self._tile_row, window)
+            if valid is not None and not valid.any():
+                fill_nodata(pieces, self.spec)
+                continue
+            logits = self._resampled(window)
+            classify(logits, valid, self.spec, self.plan.views, pieces)
         return OutputRows(row, layers)
+
+    def _resampled(self, window: Window) -> Tensor:
+        """Return the kept logits on the raster's grid, (planes, height, width) of ``window``."""
+        assert self._logits is not None
+        rows, cols = self.plan.rows_back, self.plan.cols_back
+        lo, hi = cols.support(window.col, window.col_end)
+        part = self._logits[:, :, lo - self.model_cols[0] : hi - self.model_cols[0]]
+        part = resample_axis(part, rows, window.row, window.row_end, axis=1, offset=self._first_row)
+        part = resample_axis(part, cols, window.col, window.col_end, axis=2, offset=lo)
+        return torch.from_numpy(np.ascontiguousarray(part))
 
 
 def output_valid(plan: PredictPlan, tile_row: TileRow, window: Window) -> ValidMask | None:
@@ -148,7 +162,7 @@ def is_needed(plan: PredictPlan, tile_row: TileRow, col: int) -> bool:
     rows = plan.grid.rows.core(tile_row.index)
     cols = plan.grid.cols.core(col)
     if not plan.source.is_resampled:
-        if tile_row.valid is None and plan.area is None:
+        if tile_row.valid is None and plan.stencil is None:
             return True
         window = Window(rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
         valid = output_valid(plan, tile_row, window)
@@ -161,7 +175,7 @@ def is_needed(plan: PredictPlan, tile_row: TileRow, col: int) -> bool:
 
 
 def _within_area(plan: PredictPlan, valid: ValidMask | None, window: Window) -> ValidMask | None:
-    if plan.area is None:
+    if plan.stencil is None:
         return valid
-    inside = plan.area.mask(plan.georef.transform, window)
+    inside = plan.stencil.mask(window)
     return inside if valid is None else inside & valid

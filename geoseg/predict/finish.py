@@ -16,19 +16,19 @@ import geoseg
 from geoseg.config import PredictOptions
 from geoseg.errors import OutputExistsError, PartsMismatchError, UsageError
 from geoseg.listener import Listener
-from geoseg.predict.parts import FORMAT, MANIFEST, Parts, locked_parts, parts_folder, unfinished
+from geoseg.predict.parts import (
+    FORMAT,
+    MANIFEST,
+    PUBLISHING,
+    Parts,
+    locked_parts,
+    parts_folder,
+    unfinished,
+)
 from geoseg.predict.plan import PredictPlan
 from geoseg.raster.georef import Georef
-from geoseg.raster.writer import (
-    Layer,
-    PartsWriter,
-    finish_cog,
-    machine_errors,
-    pam_text,
-    qml_text,
-    sidecars,
-    sync_folder,
-)
+from geoseg.raster.layer import Layer, pam_text, qml_text, sidecars
+from geoseg.raster.writer import PartsWriter, finish_cog, machine_errors, sync_folder
 from geoseg.segmenter import Segmenter
 from geoseg.spec import ClassSpec, ModelSpec
 
@@ -59,27 +59,34 @@ class Outputs:
 
 def outputs_of(out: Path, options: PredictOptions) -> Outputs:
     """Return the files that a run with these options makes."""
-    return Outputs(out, options.confidence, options.probabilities, options.quicklook)
+    named = (options.confidence, options.probabilities, options.quicklook)
+    return Outputs(out, *(None if name is None else Path(name) for name in named))
 
 
-def check_outputs(outputs: Outputs, options: PredictOptions) -> None:
-    """Raise a UsageError unless the outputs can be written without harm."""
+def check_options(outputs: Outputs, options: PredictOptions) -> None:
+    """Raise a UsageError unless a run with these options can write without harm."""
     if options.resume and options.overwrite:
         raise UsageError("expected --resume or --overwrite; got both. Give one of them.")
+    folder = parts_folder(outputs.class_map)
+    is_new = not (options.resume or options.overwrite or options.shard)
+    if is_new and (folder / MANIFEST).exists():
+        raise unfinished(folder)
+    # A run that was killed while it put its files in place may do so again.
+    again = options.resume and (folder / PUBLISHING).exists()
+    check_outputs(outputs, overwrite=options.overwrite or again)
+
+
+def check_outputs(outputs: Outputs, *, overwrite: bool) -> None:
+    """Raise a UsageError unless the outputs have good names and may be written."""
     if outputs.class_map.suffix.lower() not in {".tif", ".tiff"}:
         raise UsageError(
             f"expected a class map that ends with .tif; got {str(outputs.class_map)!r}."
         )
-    named = [*outputs.by_layer().values(), *([outputs.quicklook] if outputs.quicklook else [])]
+    named = outputs.files()
     if len({path.resolve() for path in named}) < len(named):
         raise UsageError("expected a file of its own for each output; two have the same name.")
-    if options.overwrite:
-        return
-    folder = parts_folder(outputs.class_map)
-    if (folder / MANIFEST).exists() and not options.resume and options.shard is None:
-        raise unfinished(folder)
     there = [path for path in named if path.exists()]
-    if there:
+    if there and not overwrite:
         raise OutputExistsError(
             f"{str(there[0])!r} exists. Give --overwrite to replace it, or another name."
         )
@@ -159,10 +166,14 @@ def finish_map(
         listener.check()
         vrt = writer.write_vrt(layer, parts.done, _tags(parts, layer))
         made = finish_cog(vrt, parts.folder / f"final.{layer.name}.tif", layer, threads=_threads())
+        staged.append((made, files[layer.name]))
         if layer.classes:
             staged += _stage_sidecars(parts.folder, outputs.class_map, layer)
-        staged.append((made, files[layer.name]))
+    staged.reverse()  # the class map, made first, comes last: where it is, all the rest is
     listener.check()
+    with machine_errors(parts.folder):
+        (parts.folder / PUBLISHING).touch()
+        sync_folder(parts.folder)
     publish(staged)
     if not partial:
         parts.remove()
@@ -178,7 +189,7 @@ def writers(parts: Parts) -> list[tuple[Layer, PartsWriter]]:
 
 
 def publish(staged: list[tuple[Path, Path]]) -> None:
-    """Move finished files to their names, each in one step; the class map comes last of its own."""
+    """Move finished files to their names, each in one step, the class map last."""
     for made, final in staged:
         with machine_errors(final.parent):
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +215,7 @@ def assemble(folder: Path, out: Path, *, overwrite: bool, partial: bool) -> Outp
             name: out.with_name(f"{out.stem}.{name}.tif") for name in names if name != "class_map"
         }
         outputs = Outputs(out, beside.get("confidence"), beside.get("probabilities"))
-        check_outputs(outputs, PredictOptions(overwrite=overwrite))
+        check_outputs(outputs, overwrite=overwrite)
         finish_map(parts, outputs, Listener(), partial=partial)
     return outputs
 

@@ -27,6 +27,8 @@ from geoseg.types import Window
 FORMAT = 1
 MANIFEST = "manifest.json"
 LOCK = "lock"
+# There from when finished files are put in place until all are.
+PUBLISHING = "publishing"
 
 
 @dataclass
@@ -99,7 +101,8 @@ class Parts:
 
     def remove(self) -> None:
         """Delete the folder; the manifest goes first, so that no half folder looks whole."""
-        (self.folder / MANIFEST).unlink(missing_ok=True)
+        for name in (PUBLISHING, MANIFEST):
+            (self.folder / name).unlink(missing_ok=True)
         clear_folder(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 

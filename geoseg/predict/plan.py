@@ -1,7 +1,7 @@
 """Everything that a run decides before its first tile: area, grid, panels, layers, messages."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,31 +10,30 @@ import torch
 import geoseg
 from geoseg import _native
 from geoseg.config import PredictOptions
-from geoseg.errors import GeoreferenceError, UsageError
-from geoseg.predict.area import Area, load_area
+from geoseg.errors import UsageError
+from geoseg.predict.area import Area, Stencil, load_area
 from geoseg.predict.blend import carry_rows
+from geoseg.predict.place import (
+    check_georeference,
+    choose_crop,
+    gsd_notes,
+    gsd_warnings,
+    native_gsd,
+    target_gsd,
+)
 from geoseg.predict.scores import SCORE_NODATA, SCORE_STEPS, ScoreKinds
 from geoseg.predict.tiles import VIEWS
 from geoseg.raster.georef import (
     Georef,
-    box_of_bounds,
-    choose_gsd,
     crop_transform,
-    local_gsd,
     storable,
 )
 from geoseg.raster.grid import Panel, TileGrid, plan_panels, plan_windows
-from geoseg.raster.reader import (
-    RasterInfo,
-    Selection,
-    check_input,
-    content_sample,
-    inspect_raster,
-    open_raster,
-)
+from geoseg.raster.info import RasterInfo, content_sample, inspect_raster
+from geoseg.raster.layer import Layer
+from geoseg.raster.reader import Selection, check_input, open_raster
 from geoseg.raster.resample import AxisMap
 from geoseg.raster.tiles import Source
-from geoseg.raster.writer import Layer
 from geoseg.segmenter import Segmenter, legal_side
 from geoseg.spec import ModelSpec
 from geoseg.types import Window
@@ -55,7 +54,7 @@ class PredictPlan:
     Attributes:
         source: the raster, its bands, the crop, and the maps to the model's grid.
         georef: of the output.
-        area: polygons outside of which the map is nodata, or None.
+        stencil: polygons outside of which the map is nodata, or None.
         grid: tiles on the model's grid.
         overlap_px: least overlap of neighbours.
         panels: units of work, in order.
@@ -72,7 +71,7 @@ class PredictPlan:
 
     source: Source
     georef: Georef
-    area: Area | None
+    stencil: Stencil | None
     grid: TileGrid
     overlap_px: int
     panels: tuple[Panel, ...]
@@ -173,13 +172,13 @@ def plan_prediction(
     with open_raster(raster) as dataset:
         info = inspect_raster(dataset, raster)
     selection = check_input(info, spec, options.bands)
-    _check_georeference(info, options)
+    check_georeference(info, options)
     area = None
     if options.aoi is not None:
-        area = load_area(options.aoi, info.georef, raster)
-    crop = _crop(info, options, area)
-    gsd_m, notes = _native_gsd(info, crop, options)
-    target = _target_gsd(gsd_m, spec, options)
+        area = load_area(Path(options.aoi), info.georef, raster)
+    crop = choose_crop(info, options, area)
+    gsd_m, notes = native_gsd(info, crop, options)
+    target = target_gsd(gsd_m, spec, options)
     source = _source(info, selection, crop, gsd_m, target)
     tile_px, overlap_px = _tiling(spec, options)
     grid = plan_windows(
@@ -193,21 +192,15 @@ def plan_prediction(
     views = len(VIEWS[options.tta])
     batch = options.batch_size or BATCH_SIZES.get(device.type, 1)
     panels = _panels(grid, source, spec, views=views, batch=batch, device=device)
-    notes += list(selection.notes) + _gsd_notes(gsd_m, target, spec)
+    notes += list(selection.notes) + gsd_notes(gsd_m, target, spec)
     kinds = ScoreKinds(options.confidence is not None, options.probabilities is not None)
     georef = info.georef
-    cropped = Georef(
-        georef.crs,
-        crop_transform(georef.transform, crop) if georef.has_transform else georef.transform,
-        georef.area_or_point,
-        georef.gcps,
-        georef.gcps_crs,
-        georef.rpcs,
-    )
+    if georef.has_transform:
+        georef = replace(georef, transform=crop_transform(georef.transform, crop))
     return PredictPlan(
         source=source,
-        georef=storable(cropped, raster),
-        area=area,
+        georef=storable(georef, raster),
+        stencil=area.stencil(georef.transform) if area else None,
         grid=grid,
         overlap_px=overlap_px,
         panels=tuple(panels),
@@ -218,7 +211,7 @@ def plan_prediction(
         gsd_m=gsd_m,
         target_gsd_m=target,
         notes=tuple(notes),
-        warnings=(spec.warning,) if spec.warning else (),
+        warnings=(*([spec.warning] if spec.warning else []), *gsd_warnings(gsd_m, target, spec)),
         fingerprint=_fingerprint(segmenter, source, grid, area=area, options=options, device=device)
         | {"batch": batch, "overlap_px": overlap_px},
     )
@@ -234,84 +227,6 @@ def strip_bytes(grid: TileGrid, source: Source, spec: ModelSpec, views: int, wid
     scores = tile * width_px * (4 + spec.num_classes)
     regrid = 4 * planes * (tile + 8) * width_px if source.is_resampled else 0
     return blend + images + scores + regrid
-
-
-def _check_georeference(info: RasterInfo, options: PredictOptions) -> None:
-    georef = info.georef
-    if georef.is_complete and not (georef.gcps and not georef.has_transform):
-        return
-    if options.gsd == "native" and (options.aoi is None and options.bounds is None):
-        return
-    if georef.gcps or georef.rpcs is not None:
-        kind = "ground control points" if georef.gcps else "RPC coefficients"
-        raise GeoreferenceError(
-            f"expected a raster with CRS and transform; {info.name!r} is placed by {kind} only. "
-            "Warp it first (gdalwarp), or give --gsd native to predict it in image geometry."
-        )
-    lacking = "CRS" if georef.crs is None else "transform"
-    if options.gsd == "native" and options.aoi is None and georef.has_transform:
-        return
-    raise GeoreferenceError(
-        f"expected a georeferenced raster; {info.name!r} has no {lacking}. Assign it (for example "
-        "gdal_translate -a_srs EPSG:CODE), or give --gsd native to predict it without."
-    )
-
-
-def _crop(info: RasterInfo, options: PredictOptions, area: Area | None) -> Window:
-    crop = Window(0, 0, info.height, info.width)
-    boxes = [options.bounds] if options.bounds is not None else []
-    boxes += [area.bounds] if area is not None else []
-    for box in boxes:
-        part = box_of_bounds(box, info.georef, info.height, info.width)
-        row, col = max(crop.row, part.row), max(crop.col, part.col)
-        row_end, col_end = min(crop.row_end, part.row_end), min(crop.col_end, part.col_end)
-        if row >= row_end or col >= col_end:
-            raise UsageError("expected --bounds and --aoi to overlap; they do not.")
-        crop = Window(row, col, row_end - row, col_end - col)
-    return crop
-
-
-def _native_gsd(
-    info: RasterInfo, crop: Window, options: PredictOptions
-) -> tuple[tuple[float, float] | None, list[str]]:
-    """Return the GSD at the centre of the crop, or None with a note where it cannot be known."""
-    if not info.georef.is_complete:
-        return None, ["no CRS: predicted in the raster's own pixels, the map has no CRS either"]
-    middle = crop.row + crop.height / 2, crop.col + crop.width / 2
-    try:
-        return local_gsd(info.georef, *middle), []
-    except GeoreferenceError as error:
-        if options.gsd == "native":
-            return None, [str(error)]
-        raise
-
-
-def _target_gsd(
-    gsd_m: tuple[float, float] | None, spec: ModelSpec, options: PredictOptions
-) -> float | None:
-    if options.gsd == "native" or gsd_m is None:
-        return None
-    if options.gsd == "auto":
-        return choose_gsd(gsd_m, spec.gsd_m)
-    if not options.gsd > 0:
-        raise UsageError(f"expected --gsd auto, native or a length in metres; got {options.gsd}.")
-    return float(options.gsd)
-
-
-def _gsd_notes(
-    gsd_m: tuple[float, float] | None, target: float | None, spec: ModelSpec
-) -> list[str]:
-    if gsd_m is None:
-        return []
-    native = math.sqrt(gsd_m[0] * gsd_m[1])
-    if target is not None:
-        return [f"resampled from {native:.3g} to {target:.3g} m per pixel, and the map back"]
-    if spec.gsd_m is None:
-        return [
-            f"the model's ground sample distance is unknown: run at the raster's {native:.3g} m "
-            "per pixel, never resampled"
-        ]
-    return [f"run at the raster's own {native:.3g} m per pixel"]
 
 
 def _source(
@@ -334,7 +249,7 @@ def _tiling(spec: ModelSpec, options: PredictOptions) -> tuple[int, int]:
     legal = legal_side(tile_px, spec.tile)
     if tile_px != legal:
         raise UsageError(
-            f"model {spec.name!r} cannot take tiles of {tile_px} px; the next size that it can "
+            f"model {spec.name!r} cannot take tiles of {tile_px} px; the nearest size that it can "
             f"take is {legal}. Give --tile-size {legal}."
         )
     if options.overlap_px is not None:

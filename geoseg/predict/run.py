@@ -23,7 +23,7 @@ from geoseg.predict.budget import (
     statistics_warnings,
 )
 from geoseg.predict.collect import Collector, is_needed
-from geoseg.predict.finish import Outputs, check_outputs, finish_map, make_manifest, outputs_of
+from geoseg.predict.finish import Outputs, check_options, finish_map, make_manifest, outputs_of
 from geoseg.predict.memory import keep_freed_memory
 from geoseg.predict.model import as_segmenter, choose_device
 from geoseg.predict.parts import Parts, open_parts
@@ -31,7 +31,7 @@ from geoseg.predict.plan import PredictPlan, plan_prediction
 from geoseg.predict.quicklook import write_quicklook
 from geoseg.predict.threads import OrderedThread
 from geoseg.predict.tiles import TileRunner
-from geoseg.raster.georef import quiet_georeference
+from geoseg.raster.gdal import quiet_georeference
 from geoseg.raster.grid import Panel, shard_of
 from geoseg.raster.tiles import TileReader
 from geoseg.raster.writer import PartsWriter
@@ -89,7 +89,7 @@ def predict_raster(
     options, listener = options or PredictOptions(), listener or Listener()
     began = time.perf_counter()
     outputs = outputs_of(Path(out), options)
-    check_outputs(outputs, options)
+    check_options(outputs, options)
     device, segmenter = _ready(model, options)
     with quiet_georeference(), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
         plan = plan_prediction(segmenter, str(raster), options, device)

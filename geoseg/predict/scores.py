@@ -42,6 +42,12 @@ def empty_layers(spec: ModelSpec, kinds: ScoreKinds, height: int, width: int) ->
     return layers
 
 
+def fill_nodata(layers: Layers, spec: ModelSpec) -> None:
+    """Fill layers where no pixel has an answer."""
+    for name, layer in layers.items():
+        layer[:] = spec.map_nodata if name == "class_map" else SCORE_NODATA
+
+
 def classify(
     logits: Tensor, valid: ValidMask | None, spec: ModelSpec, views: int, layers: Layers
 ) -> None:

@@ -22,7 +22,7 @@ from geoseg.errors import InputError
 from geoseg.predict.model import as_segmenter, choose_device
 from geoseg.predict.plan import plan_prediction
 from geoseg.predict.run import predict_raster
-from geoseg.raster.georef import quiet_georeference
+from geoseg.raster.gdal import quiet_georeference
 from geoseg.raster.grid import Axis, TileGrid
 from geoseg.types import ValidMask
 

@@ -4,7 +4,8 @@ NumPy and rasterio only, so that it imports without torch.
 """
 
 from geoseg.raster.grid import TileGrid, plan_panels, plan_windows
-from geoseg.raster.reader import RasterInfo, check_input, inspect_raster, open_raster
+from geoseg.raster.info import RasterInfo, inspect_raster
+from geoseg.raster.reader import check_input, open_raster
 from geoseg.raster.writer import PartsWriter, finish_cog
 
 __all__ = [

@@ -1,20 +1,17 @@
 """Georeference: metres per pixel, pixel boxes, and whether a GeoTIFF keeps it to the bit."""
 
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.rpc import RPC
 from rasterio.warp import transform as transform_points
 
 from geoseg.errors import GeoreferenceError, GsdMismatchError, InputError
+from geoseg.raster.gdal import GDAL_ERRORS, cause_of, quiet_georeference
 from geoseg.types import BBox, Window
 
 # WGS 84 ellipsoid.
@@ -46,17 +43,6 @@ class Georef:
         return self.crs is not None and self.has_transform
 
 
-@contextmanager
-def quiet_georeference() -> Iterator[None]:
-    """Silence rasterio's warning about a missing georeference, which geoseg judges itself.
-
-    For the main thread: the filters are the process's own.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-
 def local_gsd(georef: Georef, row: float, col: float) -> tuple[float, float]:
     """Return the ground length in metres of a step along columns and along rows at a pixel.
 
@@ -76,8 +62,11 @@ def local_gsd(georef: Georef, row: float, col: float) -> tuple[float, float]:
         lons, lats = transform_points(
             georef.crs, CRS.from_epsg(4326), [p[0] for p in points], [p[1] for p in points]
         )[:2]
-    except (CRSError, RasterioError) as error:
-        raise GeoreferenceError(f"the CRS cannot be related to the ground: {error}.") from error
+    except GDAL_ERRORS as error:
+        raise GeoreferenceError(
+            f"the raster's place cannot be related to the ground: {cause_of(error)}. "
+            "Check the CRS, or give --gsd native."
+        ) from error
     if not all(map(math.isfinite, [*lons, *lats])):
         raise GeoreferenceError(
             f"expected the raster's centre to lie on the earth in its CRS; got {centre}. "
@@ -167,22 +156,21 @@ def storable(georef: Georef, name: str) -> Georef:
     """Return the georeference as a GeoTIFF will give it back: the same to the bit.
 
     Raises:
-        GeoreferenceError: a GeoTIFF would change CRS or transform.
+        GeoreferenceError: a GeoTIFF would change CRS, transform or control points.
     """
+    if georef.has_transform:  # it places the pixels; control points beside it cannot be kept
+        georef = replace(georef, gcps=(), gcps_crs=None)
     for kind in dict.fromkeys((georef.area_or_point, "Area")):
-        kept = _round_trip(georef, kind)
-        if kept is not None:
+        kept = replace(georef, area_or_point=kind)
+        if _survives(kept):
             return kept
     raise GeoreferenceError(
-        f"{name!r}: a GeoTIFF cannot hold this CRS or transform unchanged. "
+        f"{name!r}: a GeoTIFF cannot hold this CRS, transform or set of control points unchanged. "
         "Warp the raster to a common CRS first, for example with gdalwarp."
     )
 
 
-def _round_trip(georef: Georef, area_or_point: str | None) -> Georef | None:
-    kept = Georef(
-        georef.crs, georef.transform, area_or_point, georef.gcps, georef.gcps_crs, georef.rpcs
-    )
+def _survives(georef: Georef) -> bool:
     profile = {"driver": "GTiff", "width": 1, "height": 1, "count": 1, "dtype": "uint8"}
     with quiet_georeference(), MemoryFile() as memory:
         with memory.open(**profile) as dataset:
@@ -190,11 +178,19 @@ def _round_trip(georef: Georef, area_or_point: str | None) -> Georef | None:
                 dataset.crs = georef.crs
             if georef.has_transform:
                 dataset.transform = georef.transform
-            if area_or_point:
-                dataset.update_tags(AREA_OR_POINT=area_or_point)
+            if georef.gcps:
+                dataset.gcps = list(georef.gcps), georef.gcps_crs
+            if georef.area_or_point:
+                dataset.update_tags(AREA_OR_POINT=georef.area_or_point)
         with memory.open() as dataset:
-            same = dataset.transform == georef.transform and dataset.crs == georef.crs
-    return kept if same else None
+            points, points_crs = dataset.gcps
+            same_points = [_point(p) for p in points] == [_point(p) for p in georef.gcps]
+            same_place = dataset.transform == georef.transform and dataset.crs == georef.crs
+            return same_place and same_points and points_crs == georef.gcps_crs
+
+
+def _point(gcp: GroundControlPoint) -> tuple[float, ...]:
+    return gcp.row, gcp.col, gcp.x, gcp.y, gcp.z or 0.0
 
 
 def _floor(value: float) -> int:

@@ -110,8 +110,8 @@ def plan_axis(
     _check(length_px, tile_px, overlap_px, halo_px)
     if shift_px and length_px > tile_px:
         rest = plan_axis(length_px - shift_px, tile_px, overlap_px, halo_px=halo_px)
-        starts = (0, *(shift_px + start for start in rest.starts))
-        return Axis(length_px, tile_px, halo_px, starts)
+        moved = (min(shift_px + start, length_px - tile_px) for start in rest.starts)
+        return Axis(length_px, tile_px, halo_px, (0, *moved))
     if length_px <= tile_px:
         return Axis(length_px, tile_px, halo_px, (0,))
     stride = tile_px - overlap_px

@@ -11,10 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import rasterio
 from rasterio.io import DatasetReader
 
 from geoseg.raster.grid import TileGrid
-from geoseg.raster.reader import RasterInfo, Selection, open_handle, read_window
+from geoseg.raster.info import RasterInfo
+from geoseg.raster.reader import Selection, open_handle, read_window
 from geoseg.raster.resample import AxisMap, FloatArray, resample_axis
 from geoseg.types import ValidMask, Values, Window
 
@@ -88,7 +90,7 @@ class TileReader:
             stack.callback(self.close)
             for i in range(max(1, threads)):
                 self._handles.append(open_handle(name))
-                self._readers.append(ThreadPoolExecutor(1, thread_name_prefix=f"geoseg-read-{i}"))
+                self._readers.append(reader_thread(i))
             stack.pop_all()
         self._cols = (0, 0)
         self._last_row = 0
@@ -238,6 +240,13 @@ class TileReader:
         return row, np.concatenate([old, new[max(0, old_end - first_row) :]])
 
 
+def reader_thread(i: int) -> ThreadPoolExecutor:
+    """Return a thread in whose reads GDAL's messages go to the log, not to stderr."""
+    return ThreadPoolExecutor(
+        1, thread_name_prefix=f"geoseg-read-{i}", initializer=rasterio.Env().__enter__
+    )
+
+
 @dataclass(frozen=True)
 class _Segment:
     values: Values
@@ -259,6 +268,11 @@ def _read_segment(
     values, valid = read_window(handle, source.selection, window)
     if not source.is_resampled:
         return _Segment(values, valid)
+
+    if valid is not None and not valid.any():
+        shape = (rows[1] - rows[0], cols[1] - cols[0])
+        nothing = np.zeros((len(values), *shape), np.float32), np.zeros(shape, dtype=bool)
+        return _Segment(*nothing, row_lo, col_lo, row_hi - row_lo, valid)
 
     def resample(array: FloatArray) -> FloatArray:
         array = resample_axis(array, source.rows, *rows, axis=-2, offset=row_lo)

@@ -31,7 +31,7 @@ from geoseg.checkpoint import save_model
 from geoseg.errors import InputError
 from geoseg.models import create_model
 from geoseg.predict.memory import keep_freed_memory
-from geoseg.raster.georef import quiet_georeference
+from geoseg.raster.gdal import quiet_georeference
 from geoseg.segmenter import Segmenter
 from geoseg.spec import Architecture, BandSpec, ClassSpec, ModelSpec, PrecisionRecord, TileSpec
 
@@ -214,7 +214,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def count_pairs(target: Tensor, predicted: Tensor) -> Tensor:
-    """Return the confusion matrix (target, predicted) of two maps of classes 0 and 1, on the CPU."""
+    """Return the confusion matrix (target, predicted) of maps of classes 0 and 1, on the CPU."""
     pairs = (2 * target + predicted).flatten()
     return torch.bincount(pairs, minlength=4).view(2, 2).cpu()
 

@@ -160,7 +160,9 @@ def test_training_step():
     loss.backward()
     valid = (target != 255).sum()
     assert float(loss.detach()) == pytest.approx(case["loss_mmseg_default"], rel=1e-5)
-    assert float(losses.detach().sum() / valid) == pytest.approx(case["loss_avg_non_ignore"], rel=1e-5)
+    assert float(losses.detach().sum() / valid) == pytest.approx(
+        case["loss_avg_non_ignore"], rel=1e-5
+    )
     _check_gradients(network, case)
     own = network.state_dict()
     for key, (mean, std) in case["bn_buffers_mean_std_after"].items():
