@@ -13,7 +13,6 @@ ValidMask = NDArray[np.bool_]  # True = usable
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tta = Literal["none", "flips", "d4"]
 NodataRule = Literal["all_bands", "any_band"]
-ScoreDtype = Literal["uint8", "float16"]
 
 
 class BBox(NamedTuple):

@@ -3,6 +3,7 @@
 NumPy and rasterio only, so that it imports without torch.
 """
 
+from geoseg.raster.combine import mosaic, stack
 from geoseg.raster.grid import TileGrid, plan_panels, plan_windows
 from geoseg.raster.info import RasterInfo, inspect_raster
 from geoseg.raster.reader import check_input, open_raster
@@ -15,7 +16,9 @@ __all__ = [
     "check_input",
     "finish_cog",
     "inspect_raster",
+    "mosaic",
     "open_raster",
     "plan_panels",
     "plan_windows",
+    "stack",
 ]

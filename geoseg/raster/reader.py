@@ -12,7 +12,12 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.errors import BandMismatchError, DtypeMismatchError, RasterReadError
-from geoseg.raster.gdal import GDAL_ERRORS, cause_of, quiet_georeference
+from geoseg.raster.gdal import (
+    GDAL_ERRORS,
+    cause_of,
+    network_environment,
+    quiet_georeference,
+)
 from geoseg.raster.info import RasterInfo, Scaling
 from geoseg.spec import ModelSpec
 from geoseg.types import BandIndexes, Nodata, NodataRule, ValidMask, Values, Window
@@ -78,7 +83,8 @@ def open_raster(name: str) -> Iterator[DatasetReader]:
 def open_handle(name: str) -> DatasetReader:
     """Return an open dataset that the caller closes; see `open_raster`."""
     try:
-        with quiet_georeference():
+        # A file keeps the network settings that it was opened with.
+        with quiet_georeference(), network_environment():
             dataset = rasterio.open(name, sharing=False)
     except GDAL_ERRORS as error:
         raise RasterReadError(

@@ -11,9 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import rasterio
 from rasterio.io import DatasetReader
 
+from geoseg.raster.gdal import network_environment
 from geoseg.raster.grid import TileGrid
 from geoseg.raster.info import RasterInfo
 from geoseg.raster.reader import Selection, open_handle, read_window
@@ -242,8 +242,9 @@ class TileReader:
 
 def reader_thread(i: int) -> ThreadPoolExecutor:
     """Return a thread in whose reads GDAL's messages go to the log, not to stderr."""
+    # A VRT opens its sources while it is read, so the network settings hold here too.
     return ThreadPoolExecutor(
-        1, thread_name_prefix=f"geoseg-read-{i}", initializer=rasterio.Env().__enter__
+        1, thread_name_prefix=f"geoseg-read-{i}", initializer=network_environment().__enter__
     )
 
 
@@ -280,14 +281,16 @@ def _read_segment(
 
     shares = None
     physical = values.astype(np.float32)
-    if valid is None:
+    if not source.selection.may_be_invalid:
         resampled = resample(physical)
     else:
         # Only usable pixels count: a weighted mean over them, usable itself if they are half of it.
-        weights = resample(valid.astype(np.float32))
-        sums = resample(np.where(valid, physical, np.float32(0)))
+        # Also where this window has no gap: a pixel's bits must not depend on its window.
+        known = np.ones(values.shape[1:], dtype=bool) if valid is None else valid
+        weights = resample(known.astype(np.float32))
+        sums = resample(np.where(known, physical, np.float32(0)))
         resampled = (sums / np.maximum(weights, np.float32(1e-6))).astype(np.float32)
-        shares = weights >= 0.5
+        shares = None if valid is None else weights >= 0.5
     return _Segment(resampled, shares, row_lo, col_lo, row_hi - row_lo, valid)
 
 

@@ -111,3 +111,23 @@ def test_an_error_on_a_reader_thread_reaches_the_caller(make_raster):
         with pytest.raises(RasterReadError, match="damaged or cut short"):
             for r in range(len(grid.rows)):
                 reader.tile_row(r)
+
+
+def test_a_resampled_pixel_has_the_same_bits_in_any_tile(make_raster):
+    rng = np.random.default_rng(3)
+    values = rng.normal(100, 30, (1, 300, 200)).astype(np.float32)
+    values[0, ::61, 17] = np.nan
+    source = source_of(make_raster(values), 1, model_size=(231, 154), dtype="float32")
+    found = []
+    for tile, overlap in ((64, 16), (96, 32), (231, 0)):
+        grid = grid_of(source, tile, overlap)
+        whole = np.zeros((231, 154), np.float32)
+        with TileReader(source, grid, threads=2) as reader:
+            reader.start(range(len(grid.rows)), range(len(grid.cols)))
+            for r, y in enumerate(grid.rows.starts):
+                for c, x in enumerate(grid.cols.starts):
+                    part = reader.read_tile(r, c)[0][0]
+                    whole[y : y + tile, x : x + tile] = part[: 231 - y, : 154 - x]
+        found.append(whole)
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])

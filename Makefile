@@ -1,0 +1,37 @@
+# Each target makes what it needs: from a fresh clone, `make demo` or `make test` is enough.
+# Environments lie in .venv and .tools; `make clean` removes them.
+
+.PHONY: demo test lint bench ci-full verify-official clean
+SOURCES := pyproject.toml constraints.txt .ci/environment kernels/CMakeLists.txt $(wildcard kernels/*/*)
+
+demo: .venv/.ready-base
+	.venv/bin/geoseg demo geoseg-demo
+
+test: .venv/.ready-full
+	.venv/bin/pytest
+
+lint: .venv/.ready-full
+	.venv/bin/ruff format --check geoseg tests
+	.venv/bin/ruff check geoseg tests
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/pylint geoseg
+
+bench: .venv/.ready-full
+	.venv/bin/python -m tests.benchmarks.models.run
+	.venv/bin/python -m tests.benchmarks.predict.run
+
+# The slow rest: slow tests, every Python, oldest allowed versions, no compiler, the wheel alone.
+ci-full: .venv/.ready-full
+	.venv/bin/pytest --slow
+	sh .ci/full
+
+# Needs a network that reaches the publishers.
+verify-official: .venv/.ready-full
+	.venv/bin/pytest --network tests/models/test_official.py
+
+.venv/.ready-%: $(SOURCES)
+	sh .ci/environment $*
+
+clean:
+	rm -rf .venv .tools build dist geoseg/_lib geoseg-demo
