@@ -43,7 +43,10 @@ def save_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(weights, temporary, metadata={SPEC_KEY: spec.to_json()})
+        temporary.chmod(mode)  # safetensors leaves a file that only its owner can read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -19,11 +19,19 @@ from torch import Tensor, nn
 from geoseg.checkpoint import file_sha256
 from geoseg.errors import BackendUnavailableError, ModelFileError
 from geoseg.segmenter import Segmenter
-from geoseg.spec import SPEC_KEY, ModelSpec
+from geoseg.spec import SPEC_KEY, ModelSpec, OutputKind
 from geoseg.stac_mlm import spec_from_deepness, spec_from_mlm
 
 DEEPNESS_KEYS = {"model_type", "class_names", "resolution", "tiles_size"}
 MLM_ARCHIVE_KEY = "mlm-metadata"
+# What may stand between the last activation and the answer without changing what it means.
+PASSING_OPERATORS = {"Identity", "Cast", "Resize", "Transpose", "Reshape", "Squeeze", "Unsqueeze"}
+PASSING_OPERATIONS = {
+    *("clone", "contiguous", "to", "_to_copy", "view", "permute", "alias"),
+    *("upsample_bilinear2d", "upsample_nearest2d"),
+}
+# What onnxruntime says when memory runs out.
+MEMORY_WORDS = ("allocate memory", "bad allocation", "out of memory")
 
 
 class OnnxNetwork(nn.Module):
@@ -59,9 +67,22 @@ class OnnxNetwork(nn.Module):
         for start in range(0, len(array), batch):
             part = array[start : start + batch]
             filled = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-            answer = self._session.run(None, {self._input.name: np.ascontiguousarray(filled)})[0]
+            answer = self._run(np.ascontiguousarray(filled))
             answers.append(answer[: len(part)])
         return torch.from_numpy(np.concatenate(answers)).to(x.device)
+
+    def _run(self, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        try:
+            answer: NDArray[np.generic] = self._session.run(None, {self._input.name: array})[0]
+        except Exception as error:
+            first = str(error).strip().splitlines()[0]
+            if any(word in first.lower() for word in MEMORY_WORDS):
+                raise MemoryError(first) from error
+            raise ModelFileError(
+                f"{str(self.path)!r} cannot run on tiles of {array.shape[2]} x {array.shape[3]} px "
+                f"with {array.shape[1]} band(s): {first}. Give a --tile-size that it can take."
+            ) from error
+        return answer
 
 
 class ExportedNetwork(nn.Module):
@@ -125,8 +146,11 @@ def load_onnx(path: Path) -> tuple[nn.Module, ModelSpec]:
     if DEEPNESS_KEYS & set(metadata):
         answered = session.get_outputs()[0].shape
         channels = answered[1] if len(answered) == 4 and isinstance(answered[1], int) else None
-        return network, spec_from_deepness(metadata, path.stem, network.shape, channels)
-    return network, _from_sidecar(path)
+        spec = spec_from_deepness(
+            metadata, path.stem, network.shape, channels, output=_onnx_output(path, channels)
+        )
+        return network, spec
+    return network, _from_sidecar(path, _onnx_output(path))
 
 
 def load_pt2(path: Path) -> tuple[nn.Module, ModelSpec]:
@@ -144,11 +168,43 @@ def load_pt2(path: Path) -> tuple[nn.Module, ModelSpec]:
         return network, ModelSpec.from_json(extra[SPEC_KEY])
     if MLM_ARCHIVE_KEY in extra:
         yaml = _import("yaml", "a .pt2 archive with a YAML record")
-        return network, spec_from_mlm(yaml.safe_load(extra[MLM_ARCHIVE_KEY]), path.stem)
-    return network, _from_sidecar(path)
+        record = yaml.safe_load(extra[MLM_ARCHIVE_KEY])
+        return network, spec_from_mlm(record, path.stem, output=_exported_output(program))
+    return network, _from_sidecar(path, _exported_output(program))
 
 
-def _from_sidecar(path: Path) -> ModelSpec:
+def _onnx_output(path: Path, channels: int | None = None) -> OutputKind:
+    """Return what an ONNX network answers, read off the operators before its first output.
+
+    Other tools' records do not say it. A single channel without a sigmoid is what Deepness compares
+    with a threshold between 0 and 1, which makes it a probability too.
+    """
+    graph = _import("onnx", "an .onnx model").load(str(path), load_external_data=False).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    node = makers.get(graph.output[0].name)
+    while node is not None and node.op_type in PASSING_OPERATORS:
+        node = makers.get(node.input[0])
+    is_probability = node is not None and node.op_type in {"Softmax", "Sigmoid"}
+    return "probabilities" if is_probability or channels == 1 else "logits"
+
+
+def _exported_output(program: torch.export.ExportedProgram) -> OutputKind:
+    """Return what an exported network answers, read off the operations before its output."""
+    node = next(node for node in program.graph.nodes if node.op == "output").args[0]
+    while isinstance(node, (tuple, list)) and node:
+        node = node[0]
+    while _operation(node) in PASSING_OPERATIONS:
+        node = node.args[0]
+    return "probabilities" if _operation(node) in {"softmax", "_softmax", "sigmoid"} else "logits"
+
+
+def _operation(node: Any) -> str:
+    """Return the name of an operation without library and overload: ``aten.softmax.int``."""
+    parts = str(getattr(node, "target", "")).split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def _from_sidecar(path: Path, output: OutputKind) -> ModelSpec:
     """Return the record in a STAC item beside the model."""
     for beside in (path.with_suffix(".json"), path.with_name(path.name + ".json")):
         if not beside.exists():
@@ -157,7 +213,7 @@ def _from_sidecar(path: Path) -> ModelSpec:
             item = json.loads(beside.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ModelFileError(f"{str(beside)!r} cannot be read: {error}.") from error
-        return spec_from_mlm(item.get("properties", item), path.stem)
+        return spec_from_mlm(item.get("properties", item), path.stem, output=output)
     raise ModelFileError(
         f"{str(path)!r} does not say how it is fed. Add Deepness metadata keys or the key "
         f"{SPEC_KEY!r} to the file, or put a STAC item with mlm: properties beside it as "

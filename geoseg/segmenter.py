@@ -14,6 +14,8 @@ from geoseg.spec import ModelSpec, TileSpec
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Probabilities are turned into logits by the logarithm; 0 would become -inf.
 SMALLEST_PROBABILITY = 1e-12
+# Rounding in half precision, and interpolation beyond a cubic's ends.
+PROBABILITY_TOLERANCE = 0.02
 
 
 class Segmenter(nn.Module):
@@ -87,9 +89,19 @@ class Segmenter(nn.Module):
             )
         answer = answer.float()
         if spec.output == "probabilities":
+            self._check_probabilities(answer)
             answer = answer.clamp(SMALLEST_PROBABILITY, 1.0)
             answer = torch.logit(answer, SMALLEST_PROBABILITY) if binary else answer.log()
         return torch.cat([torch.zeros_like(answer), answer], dim=1) if binary else answer
+
+    def _check_probabilities(self, answer: Tensor) -> None:
+        low, high = (float(v) for v in torch.aminmax(answer))
+        if low < -PROBABILITY_TOLERANCE or high > 1 + PROBABILITY_TOLERANCE:
+            raise ModelFileError(
+                f"model {self.spec.name!r}: expected probabilities between 0 and 1; the network "
+                f"answers {low:.4g} to {high:.4g}. Put a softmax or sigmoid at its end, or say in "
+                "its record (key geoseg.spec, output) that these are logits."
+            )
 
 
 def pad_to_legal(x: Tensor, tile: TileSpec) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from geoseg.errors import ModelFileError
-from geoseg.spec import Architecture, BandSpec, ClassSpec, ModelSpec, TileSpec
+from geoseg.spec import Architecture, BandSpec, ClassSpec, ModelSpec, OutputKind, TileSpec
 
 # A network exported for one resolution is trusted this far around it.
 GSD_TOLERANCE = 1.25
@@ -19,6 +19,8 @@ def spec_from_deepness(
     name: str,
     input_shape: Sequence[int | None],
     output_channels: int | None,
+    *,
+    output: OutputKind,
 ) -> ModelSpec:
     """Return the record in the metadata keys that Deepness and GeoDeep read.
 
@@ -27,6 +29,7 @@ def spec_from_deepness(
         name: of the model.
         input_shape: (batch, bands, rows, columns), None where dynamic.
         output_channels: of the first output, if fixed.
+        output: what the network answers; the keys do not say it.
 
     Raises:
         ModelFileError: not a segmentation model, or a key is missing or malformed.
@@ -39,7 +42,7 @@ def spec_from_deepness(
             "Use a segmentation model."
         )
     channels = input_shape[1] or 3
-    tile_px = int(values.get("tiles_size") or input_shape[2] or 512)
+    tile_px = _tile_px(values.get("tiles_size"), input_shape, name)
     means = _per_band(values.get("standardization_mean"), channels, 0.0, name)
     stds = _per_band(values.get("standardization_std"), channels, 1.0, name)
     # Deepness divides 8-bit values by 255 first.
@@ -54,11 +57,11 @@ def spec_from_deepness(
         bands=bands,
         dtype="uint8",
         classes=_deepness_classes(values.get("class_names"), output_channels, name),
-        output="probabilities",
-        gsd_m=_gsd_range(float(resolution_cm) / 100) if resolution_cm else None,
+        output=output,
+        gsd_m=_gsd_range(_number(resolution_cm, name) / 100) if resolution_cm else None,
         tile=TileSpec(
             size_px=tile_px,
-            overlap_px=round(tile_px * float(values.get("tiles_overlap", 15)) / 100),
+            overlap_px=round(tile_px * _number(values.get("tiles_overlap", 15), name) / 100),
             min_px=1,
             fixed=input_shape[2] is not None,
         ),
@@ -66,8 +69,15 @@ def spec_from_deepness(
     )
 
 
-def spec_from_mlm(properties: Mapping[str, Any], name: str) -> ModelSpec:
+def spec_from_mlm(
+    properties: Mapping[str, Any], name: str, *, output: OutputKind = "logits"
+) -> ModelSpec:
     """Return the record in the properties of a STAC MLM item, version 1.x.
+
+    Args:
+        properties: of the item.
+        name: of the model, where the record has none.
+        output: what the network answers; the record does not say it.
 
     Raises:
         ModelFileError: not a segmentation model, a property is missing, or the values need a
@@ -96,7 +106,7 @@ def spec_from_mlm(properties: Mapping[str, Any], name: str) -> ModelSpec:
     names = [b if isinstance(b, str) else str(b.get("name")) for b in given.get("bands") or []]
     channels = shape[1] or len(names) or 3
     names = names if len(names) == channels else list(_band_names(channels))
-    tile_px = shape[2] or 512
+    tile_px = _tile_px(None, shape, name)
     gsd = properties.get("gsd")
     return ModelSpec(
         name=str(properties.get("mlm:name") or name),
@@ -104,7 +114,8 @@ def spec_from_mlm(properties: Mapping[str, Any], name: str) -> ModelSpec:
         bands=_mlm_bands(given, names, name),
         dtype="any",
         classes=_mlm_classes(answered, name),
-        gsd_m=_gsd_range(float(gsd)) if gsd else None,
+        output=output,
+        gsd_m=_gsd_range(_number(gsd, name)) if gsd else None,
         tile=TileSpec(
             size_px=tile_px,
             overlap_px=tile_px // 4,
@@ -127,7 +138,8 @@ def _json(text: str) -> Any:
 def _per_band(values: Any, channels: int, default: float, name: str) -> list[float]:
     if values is None:
         return [default] * channels
-    listed = [float(v) for v in values] if isinstance(values, list) else [float(values)] * channels
+    listed = values if isinstance(values, list) else [values] * channels
+    listed = [_number(v, name) for v in listed]
     if len(listed) == 1:
         listed *= channels
     if len(listed) != channels:
@@ -136,6 +148,26 @@ def _per_band(values: Any, channels: int, default: float, name: str) -> list[flo
             f"{len(listed)} values."
         )
     return listed
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ModelFileError(
+            f"model {name!r}: expected a number in its record; got {value!r}. Mend the record."
+        ) from None
+
+
+def _tile_px(advised: Any, input_shape: Sequence[int | None], name: str) -> int:
+    """Return the side of the tiles; a network of one size leaves no choice."""
+    height, width = input_shape[2:4]
+    if height != width:
+        raise ModelFileError(
+            f"model {name!r}: expected square tiles; its input is {height} x {width} px. Export "
+            "it for square tiles or for any size."
+        )
+    return height or int(_number(advised or 512, name))
 
 
 def _band_names(channels: int) -> tuple[str, ...]:
@@ -153,7 +185,13 @@ def _deepness_classes(names: Any, channels: int | None, model: str) -> tuple[Cla
                 f"model {model!r} has {len(names)} outputs; expected one. Export a single head."
             )
         names = names[0]
-    by_id = {int(k): str(v) for k, v in names.items()} if isinstance(names, Mapping) else {}
+    try:
+        by_id = {int(k): str(v) for k, v in names.items()} if isinstance(names, Mapping) else {}
+    except ValueError as error:
+        raise ModelFileError(
+            f"model {model!r}: expected class_names by channel number; got {names}. Mend the "
+            "record."
+        ) from error
     count = max([2, channels or 0, *(i + 1 for i in by_id)])
     if channels == 1 and len(by_id) == 1:  # one sigmoid channel: what it finds is class 1
         by_id = {0: "background", 1: next(iter(by_id.values()))}
@@ -174,7 +212,7 @@ def _first_of(properties: Mapping[str, Any], key: str, name: str) -> Mapping[str
 
 
 def _mlm_bands(given: Mapping[str, Any], names: Sequence[str], model: str) -> tuple[BandSpec, ...]:
-    scalings = given.get("value_scaling")
+    scalings = given.get("value_scaling") or _old_scalings(given, model)
     function = given.get("pre_processing_function")
     if not scalings and function:
         raise ModelFileError(
@@ -193,6 +231,20 @@ def _mlm_bands(given: Mapping[str, Any], names: Sequence[str], model: str) -> tu
         mean, std = _mean_std(scalings[i], model) if scalings else (0.0, 1.0)
         bands.append(BandSpec(name, mean=mean, std=std))
     return tuple(bands)
+
+
+def _old_scalings(given: Mapping[str, Any], model: str) -> list[dict[str, Any]]:
+    """Return ``norm_type`` and ``statistics`` of versions before 1.4 in the form of later ones."""
+    kind = given.get("norm_type")
+    if not kind:
+        return []
+    statistics = given.get("statistics")
+    if not isinstance(statistics, list) or not statistics:
+        raise ModelFileError(
+            f"model {model!r}: its record asks for {kind!r} and gives no statistics to do it with. "
+            "Add statistics, or value_scaling (STAC MLM 1.4)."
+        )
+    return [{**band, "type": kind} for band in statistics]
 
 
 def _mean_std(scaling: Mapping[str, Any], model: str) -> tuple[float, float]:

@@ -98,6 +98,37 @@ def test_an_onnx_network_makes_the_map_of_its_torch_original(deepness, scene, tm
         assert len(dataset.tags()["GEOSEG_MODEL_SHA256"]) == 64
 
 
+def test_a_network_without_softmax_answers_logits(scene, tmp_path):
+    path = export_onnx(small_conv(), tmp_path / "logits.onnx", DEEPNESS)
+    spec = load_foreign(path).spec
+    assert spec.output == "logits"
+    predict_raster(str(path), scene, tmp_path / "onnx.tif")
+    predict_raster(Segmenter(small_conv(), spec).eval(), scene, tmp_path / "torch.tif")
+    assert (read(tmp_path / "onnx.tif") == read(tmp_path / "torch.tif")).mean() > 0.9999
+
+
+def test_probabilities_beyond_one_are_refused(scene, tmp_path):
+    one = small_conv(classes=1)
+    path = export_onnx(one, tmp_path / "one.onnx", DEEPNESS | {"class_names": '{"0": "house"}'})
+    with pytest.raises(ModelFileError, match="expected probabilities between 0 and 1"):
+        predict_raster(str(path), scene, tmp_path / "m.tif")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("resolution", "coarse", "expected a number in its record; got 'coarse'"),
+        ("class_names", {"x": "house"}, "expected class_names by channel number"),
+        ("standardization_mean", ["a", "b", "c"], "expected a number in its record; got 'a'"),
+    ],
+)
+def test_malformed_deepness_keys_are_refused(tmp_path, key, value, message):
+    record = DEEPNESS | {key: json.dumps(value)}
+    path = export_onnx(small_conv(), tmp_path / "bad.onnx", record)
+    with pytest.raises(ModelFileError, match=message):
+        load_foreign(path)
+
+
 def test_a_fixed_batch_is_filled_up(scene, tmp_path):
     path = export_onnx(WithSoftmax(small_conv()).eval(), tmp_path / "one.onnx", DEEPNESS, batch=1)
     predict_raster(str(path), scene, tmp_path / "a.tif", options=PredictOptions(batch_size=3))
@@ -187,6 +218,33 @@ def test_a_pt2_archive_with_an_mlm_record_in_yaml(tmp_path):
     assert load_segmenter(path).spec.name == "fields"
 
 
+def test_scaling_of_older_records(tmp_path):
+    old = {k: v for k, v in MLM["mlm:input"][0].items() if k != "value_scaling"}
+    statistics = [{"mean": m, "stddev": s} for m, s in ((100, 50), (90, 40), (80, 30))]
+    old |= {"norm_type": "z-score", "statistics": statistics}
+    path = save_pt2(tmp_path / "m.pt2")
+    path.with_suffix(".json").write_text(
+        json.dumps({"properties": changed(**{"mlm:input": [old]})})
+    )
+    bands = load_segmenter(path).spec.bands
+    assert [(b.mean, b.std) for b in bands] == [(100, 50), (90, 40), (80, 30)]
+
+
+def test_a_pt2_with_softmax_answers_probabilities(tmp_path):
+    path = tmp_path / "p.pt2"
+    example = torch.zeros(1, 3, SIZE, SIZE)
+    torch.export.save(torch.export.export(WithSoftmax(small_conv()).eval(), (example,)), path)
+    path.with_suffix(".json").write_text(json.dumps({"properties": MLM}))
+    assert load_segmenter(path).spec.output == "probabilities"
+    assert load_segmenter(save_pt2_with_mlm(tmp_path)).spec.output == "logits"
+
+
+def save_pt2_with_mlm(folder):
+    path = save_pt2(folder / "l.pt2")
+    path.with_suffix(".json").write_text(json.dumps({"properties": MLM}))
+    return path
+
+
 def changed(**properties):
     return {**MLM, **properties}
 
@@ -204,6 +262,8 @@ def with_input(**fields):
         (with_input(input={"shape": [-1, 3]}), r"\(batch, bands, height, width\)"),
         (with_input(value_scaling=[{"type": "clip"}]), "type 'clip' is not supported"),
         (with_input(value_scaling=[{"type": "z-score"}]), "lacks 'mean'"),
+        (with_input(value_scaling=None, norm_type="z-score"), "gives no statistics"),
+        (with_input(value_scaling=None, norm_type="l2", statistics=[{}] * 3), "type 'l2' is not"),
         (with_input(value_scaling=[{"type": "scale", "value": 2}] * 2), "for 3 bands; got 2"),
         (
             with_input(value_scaling=None, pre_processing_function={"expression": "a.b:c"}),

@@ -78,6 +78,8 @@ def load_area(path: Path, georef: Georef, raster_name: str) -> Area:
         raise InputError(
             f"area file {str(path)!r} cannot be read: {error}. Give a vector file with polygons."
         ) from error
+    if not isinstance(frame, geopandas.GeoDataFrame):
+        raise InputError(f"area file {str(path)!r}: expected polygons; got a table. Draw the area.")
     frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
     if frame.empty:
         raise InputError(f"area file {str(path)!r}: expected polygons; got none. Draw the area.")
@@ -89,5 +91,9 @@ def load_area(path: Path, georef: Georef, raster_name: str) -> Area:
         )
     if georef.crs is not None:
         frame = frame.to_crs(georef.crs.to_wkt())
-    polygons = tuple(shapely.make_valid(g) for g in frame.geometry if not g.is_empty)
-    return Area(polygons)
+    if not np.isfinite(frame.total_bounds).all():
+        raise InputError(
+            f"area file {str(path)!r}: its coordinates have no place in the raster's CRS. Check "
+            "its own CRS: a GeoJSON file holds longitude and latitude, whatever it was drawn in."
+        )
+    return Area(tuple(shapely.make_valid(g) for g in frame.geometry if not g.is_empty))

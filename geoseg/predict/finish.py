@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from geoseg.predict.parts import (
     Parts,
     locked_parts,
     parts_folder,
+    read_manifest,
     unfinished,
 )
 from geoseg.predict.plan import PredictPlan
@@ -31,6 +32,9 @@ from geoseg.raster.layer import Layer, pam_text, qml_text, sidecars
 from geoseg.raster.writer import PartsWriter, finish_cog, machine_errors, sync_folder
 from geoseg.segmenter import Segmenter
 from geoseg.spec import ClassSpec, ModelSpec
+
+# Files beside a raster that GDAL reads with it: masks, overviews, metadata of the one before.
+STALE = (".msk", ".ovr", ".aux.xml")
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,30 @@ def check_options(outputs: Outputs, options: PredictOptions) -> None:
     is_new = not (options.resume or options.overwrite or options.shard)
     if is_new and (folder / MANIFEST).exists():
         raise unfinished(folder)
-    # A run that was killed while it put its files in place may do so again.
-    again = options.resume and (folder / PUBLISHING).exists()
-    check_outputs(outputs, overwrite=options.overwrite or again)
+    check_outputs(outputs, overwrite=may_replace(folder, options))
+
+
+def may_replace(folder: Path, options: PredictOptions) -> bool:
+    """Return whether a run may replace existing outputs.
+
+    Besides ``--overwrite`` that is so when it goes on with one that was given it, or with one that
+    was stopped while it put its files in place.
+    """
+    if options.overwrite or not options.resume:
+        return options.overwrite
+    manifest = read_manifest(folder) or {}
+    return (folder / PUBLISHING).exists() or bool(manifest.get("overwrite"))
+
+
+def check_inputs_kept(outputs: Outputs, inputs: Iterable[str | Path]) -> None:
+    """Raise a UsageError when an output is one of the files that the run reads."""
+    read = {Path(name).resolve() for name in inputs if Path(name).exists()}
+    for path in outputs.files():
+        if path.resolve() in read:
+            raise UsageError(
+                f"{str(path)!r} is an input of this run and would be replaced by its output. "
+                "Give the output another name."
+            )
 
 
 def check_outputs(outputs: Outputs, *, overwrite: bool) -> None:
@@ -92,7 +117,16 @@ def check_outputs(outputs: Outputs, *, overwrite: bool) -> None:
         )
 
 
-def make_manifest(plan: PredictPlan, segmenter: Segmenter) -> dict[str, Any]:
+def make_folders(outputs: Outputs) -> None:
+    """Make the folders of all outputs, so that none turns out to be impossible at the end."""
+    for path in outputs.files():
+        with machine_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def make_manifest(
+    plan: PredictPlan, segmenter: Segmenter, *, overwrite: bool = False
+) -> dict[str, Any]:
     """Return what a parts folder must know to be finished without the model and the raster."""
     georef = plan.georef
     return {
@@ -110,6 +144,7 @@ def make_manifest(plan: PredictPlan, segmenter: Segmenter) -> dict[str, Any]:
         "tags": provenance(plan, segmenter.spec),
         "panels": [list(plan.window(panel)) for panel in plan.panels],
         "raster": plan.source.info.name,
+        "overwrite": overwrite,
     }
 
 
@@ -138,7 +173,13 @@ def provenance(plan: PredictPlan, spec: ModelSpec) -> dict[str, str]:
 
 
 def finish_map(
-    parts: Parts, outputs: Outputs, listener: Listener, *, partial: bool = False
+    parts: Parts,
+    outputs: Outputs,
+    listener: Listener,
+    *,
+    overwrite: bool,
+    partial: bool = False,
+    picture: Callable[[Path, Path], Path] | None = None,
 ) -> None:
     """Make COGs and sidecars from complete parts, put them in place, and remove the parts.
 
@@ -146,10 +187,13 @@ def finish_map(
         parts: opened and locked.
         outputs: where to.
         listener: may stop before anything is put in place.
+        overwrite: replace outputs that exist by now.
         partial: make a map of what is finished; the rest is nodata, and the parts stay.
+        picture: makes the quicklook of a class map: (class map, PNG to write) -> PNG.
 
     Raises:
         PartsMismatchError: panels are missing and ``partial`` is not given.
+        OutputExistsError: an output has come into being since the run began.
     """
     parts.refresh()
     if parts.missing and not partial:
@@ -169,13 +213,19 @@ def finish_map(
         staged.append((made, files[layer.name]))
         if layer.classes:
             staged += _stage_sidecars(parts.folder, outputs.class_map, layer)
+    if picture is not None and outputs.quicklook is not None:
+        made = picture(staged[0][0], parts.folder / "final.quicklook.png")
+        staged.append((made, outputs.quicklook))
     staged.reverse()  # the class map, made first, comes last: where it is, all the rest is
     listener.check()
+    check_outputs(outputs, overwrite=overwrite)
     with machine_errors(parts.folder):
         (parts.folder / PUBLISHING).touch()
         sync_folder(parts.folder)
     publish(staged)
-    if not partial:
+    if partial:
+        (parts.folder / PUBLISHING).unlink(missing_ok=True)
+    else:
         parts.remove()
 
 
@@ -190,9 +240,14 @@ def writers(parts: Parts) -> list[tuple[Layer, PartsWriter]]:
 
 def publish(staged: list[tuple[Path, Path]]) -> None:
     """Move finished files to their names, each in one step, the class map last."""
+    names = {final for _, final in staged}
     for made, final in staged:
         with machine_errors(final.parent):
             final.parent.mkdir(parents=True, exist_ok=True)
+            for suffix in STALE:  # what GDAL would read along with the new raster
+                stale = final.with_name(final.name + suffix)
+                if stale not in names:
+                    stale.unlink(missing_ok=True)
             if made.stat().st_dev == final.parent.stat().st_dev:
                 made.replace(final)
             else:
@@ -216,7 +271,7 @@ def assemble(folder: Path, out: Path, *, overwrite: bool, partial: bool) -> Outp
         }
         outputs = Outputs(out, beside.get("confidence"), beside.get("probabilities"))
         check_outputs(outputs, overwrite=overwrite)
-        finish_map(parts, outputs, Listener(), partial=partial)
+        finish_map(parts, outputs, Listener(), overwrite=overwrite, partial=partial)
     return outputs
 
 

@@ -12,12 +12,11 @@ leaves at most the panel it was at to be done again.
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from geoseg.errors import OutputExistsError, PartsMismatchError
 from geoseg.predict.locks import locked
@@ -29,6 +28,10 @@ MANIFEST = "manifest.json"
 LOCK = "lock"
 # There from when finished files are put in place until all are.
 PUBLISHING = "publishing"
+OWN_FILES = (
+    *(f"{MANIFEST}*", "journal*.jsonl", PUBLISHING),
+    *("panel-*", "final.*", "*.vrt*", "*.tmp", "*.part"),
+)
 
 
 @dataclass
@@ -59,9 +62,11 @@ class Parts:
 
     def record(self, index: int, files: Mapping[str, Sequence[int]], batch: int | None) -> None:
         """Note in the journal that a panel's files are complete."""
-        line = json.dumps({"panel": index, "files": files, "batch": batch})
-        with machine_errors(self.folder), self._journal().open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line = json.dumps({"panel": index, "files": files, "batch": batch}) + "\n"
+        with machine_errors(self.folder), self._journal().open("ab+") as file:
+            if file.tell() and not _ends_line(file):
+                line = "\n" + line  # what a killed process left stays a line of its own
+            file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
         self.done[index] = self.windows[index]
@@ -104,7 +109,10 @@ class Parts:
         for name in (PUBLISHING, MANIFEST):
             (self.folder / name).unlink(missing_ok=True)
         clear_folder(self.folder)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):  # a file of somebody else's; Windows keeps locks that are held
+            for lock in self.folder.glob(f"{LOCK}*"):
+                lock.unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def _journal(self) -> Path:
         suffix = "" if self.shard is None else f"-{self.shard[0]}-of-{self.shard[1]}"
@@ -121,6 +129,11 @@ class Parts:
     def _is_whole(self, files: Mapping[str, Sequence[int]]) -> bool:
         paths = {self.folder / name: list(record) for name, record in files.items()}
         return all(p.exists() and file_record(p) == record for p, record in paths.items())
+
+
+def _ends_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def unfinished(folder: Path) -> OutputExistsError:
@@ -184,7 +197,7 @@ def load_parts(folder: Path) -> Parts:
     Raises:
         PartsMismatchError: no parts folder, or one of another version.
     """
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     if manifest is None:
         raise PartsMismatchError(
             f"expected a folder of parts (OUT.parts) with {MANIFEST}; {str(folder)!r} has none. "
@@ -206,9 +219,9 @@ def locked_parts(folder: Path) -> Iterator[Parts]:
 
 
 def clear_folder(folder: Path) -> None:
-    """Delete what runs leave in a parts folder, all but the locks."""
+    """Delete what runs leave in a parts folder, all but the locks; other files stay."""
     for path in folder.iterdir():
-        if not path.name.startswith(LOCK) and path.is_file():
+        if path.is_file() and any(path.match(pattern) for pattern in OWN_FILES):
             path.unlink(missing_ok=True)
 
 
@@ -225,7 +238,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> 
 
 def _shared_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest in the folder, which must agree; write ours where there is none."""
-    current = _read_manifest(folder)
+    current = read_manifest(folder)
     if current is None:
         temporary = folder / f"{MANIFEST}.{os.getpid()}.tmp"
         with machine_errors(folder):
@@ -239,13 +252,14 @@ def _shared_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
                 temporary.replace(folder / MANIFEST)
             temporary.unlink(missing_ok=True)
             sync_folder(folder)
-        current = _read_manifest(folder)
+        current = read_manifest(folder)
     assert current is not None
     check_same(current["fingerprint"], manifest["fingerprint"], folder)
     return current
 
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return a parts folder's manifest, or None where there is none."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Everything that a run decides before its first tile: area, grid, panels, layers, messages."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -328,6 +329,8 @@ def _fingerprint(
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
         "model": segmenter.spec.name,
         "model_sha256": segmenter.sha256,
+        # An exported network's record may lie in a file of its own.
+        "spec_sha256": hashlib.sha256(segmenter.spec.to_json().encode()).hexdigest(),
         "raster": [info.height, info.width, *info.dtypes],
         "raster_sample": content_sample(info),
         "transform": list(info.georef.transform)[:6],

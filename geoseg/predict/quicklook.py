@@ -1,5 +1,6 @@
 """A PNG to look at: the image beside the image with its classes drawn over it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,23 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg.raster.reader import open_raster
 from geoseg.raster.tiles import Source
 from geoseg.raster.writer import machine_errors
+from geoseg.spec import ClassSpec
+from geoseg.types import ValidMask
 
 LONGEST_SIDE_PX = 1600
 CLASS_OPACITY = 0.55
 GAP_PX = 8
+# Classes of these names are what is left over; the image shows through them.
+BACKGROUND_NAMES = {"background", "other", "others", "none", "unlabelled", "unlabeled", "unknown"}
 
 
-def write_quicklook(source: Source, class_map: Path, out: Path) -> Path:
+def write_quicklook(
+    source: Source, class_map: Path, out: Path, classes: Sequence[ClassSpec]
+) -> Path:
     """Write image and map side by side, at most 1600 px a side each.
 
-    The image is stretched between its 2nd and 98th percentile; the first class, by custom the
-    background, is left transparent where there are others.
+    The image is stretched between its 2nd and 98th percentile, unless it is 8-bit; a background
+    class is left transparent.
     """
     crop = source.crop
     factor = max(1.0, max(crop.height, crop.width) / LONGEST_SIDE_PX)
@@ -38,8 +45,8 @@ def write_quicklook(source: Source, class_map: Path, out: Path) -> Path:
         )
     with rasterio.open(class_map) as dataset:
         ids = dataset.read(1, out_shape=shape, resampling=Resampling.mode)
-        palette, nodata = dataset.colormap(1), dataset.nodata
-    picture = side_by_side(_stretch(image), ids, palette, int(nodata))
+        valid = ids != dataset.nodata
+    picture = side_by_side(_stretch(image, valid), ids, classes)
     with machine_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         profile = {"driver": "PNG", "count": 3, "dtype": "uint8"}
@@ -50,29 +57,37 @@ def write_quicklook(source: Source, class_map: Path, out: Path) -> Path:
 
 
 def side_by_side(
-    image: NDArray[np.uint8],
-    ids: NDArray[np.generic],
-    palette: dict[int, tuple[int, ...]],
-    nodata: int,
+    image: NDArray[np.uint8], ids: NDArray[np.generic], classes: Sequence[ClassSpec]
 ) -> NDArray[np.uint8]:
-    """Return (3, H, 2W + gap): the image, and the image under its coloured classes."""
-    lut = np.zeros((max([*palette, nodata]) + 1, 3), np.float32)
-    for value, color in palette.items():
-        lut[value] = color[:3]
-    colors = np.moveaxis(lut[np.minimum(ids, len(lut) - 1)], -1, 0)  # (3, H, W)
-    drawn = ids != nodata
-    if len(np.unique(ids[drawn])) > 1:
-        drawn &= ids != ids[drawn].min()
+    """Return (3, H, 2W + gap): the image, and the image under its coloured classes.
+
+    Args:
+        image: (3, H, W).
+        ids: class ids (H, W), uint8 or uint16; what is no class of the list is transparent.
+        classes: ids, names and colours.
+    """
+    shown = [c for c in classes if c.name.lower() not in BACKGROUND_NAMES]
+    lut = np.zeros((256**ids.dtype.itemsize, 3), np.float32)
+    is_shown = np.zeros(len(lut), dtype=bool)
+    for c in shown:
+        lut[c.id] = [int(c.color[i : i + 2], 16) for i in (1, 3, 5)]
+        is_shown[c.id] = True
+    colors = np.moveaxis(lut[ids], -1, 0)  # (3, H, W)
+    drawn = is_shown[ids]  # (H, W)
     blended = image * (1 - CLASS_OPACITY) + colors * CLASS_OPACITY
-    overlay = np.where(drawn, blended, image).astype(np.uint8)
+    overlay = np.where(drawn, blended.round(), image).astype(np.uint8)
     gap = np.full((3, image.shape[1], GAP_PX), 255, np.uint8)
     return np.concatenate([image, gap, overlay], axis=2)
 
 
-def _stretch(image: NDArray[np.generic]) -> NDArray[np.uint8]:
-    values = np.nan_to_num(image.astype(np.float32))
+def _stretch(image: NDArray[np.generic], valid: ValidMask) -> NDArray[np.uint8]:
+    """Return an image in 0..255, stretched over its valid pixels; 8-bit ones as they are."""
     if image.dtype == np.uint8:
         return image.astype(np.uint8)
-    low, high = np.percentile(values, [2, 98])
+    valid = valid & np.isfinite(image).all(axis=0)
+    if not valid.any():
+        return np.zeros(image.shape, np.uint8)
+    values = np.where(valid, image, 0).astype(np.float64)
+    low, high = np.percentile(values[:, valid], [2, 98])
     scaled = (values - low) / max(float(high - low), 1e-12) * 255
-    return scaled.clip(0, 255).astype(np.uint8)
+    return np.where(valid, scaled.clip(0, 255), 0).astype(np.uint8)

@@ -23,7 +23,16 @@ from geoseg.predict.budget import (
     statistics_warnings,
 )
 from geoseg.predict.collect import Collector, is_needed
-from geoseg.predict.finish import Outputs, check_options, finish_map, make_manifest, outputs_of
+from geoseg.predict.finish import (
+    Outputs,
+    check_inputs_kept,
+    check_options,
+    finish_map,
+    make_folders,
+    make_manifest,
+    may_replace,
+    outputs_of,
+)
 from geoseg.predict.memory import keep_freed_memory
 from geoseg.predict.model import as_segmenter, choose_device
 from geoseg.predict.parts import Parts, open_parts
@@ -98,20 +107,27 @@ def predict_raster(
         )
         budget = measure(plan, runner, segmenter.spec, outputs.class_map, timed_batches=0)
         check_budget(budget, options)
+        check_inputs_kept(outputs, _inputs(plan, model, options))
+        make_folders(outputs)
         listener.start(plan_record(plan, budget, segmenter.spec))
         _announce(plan, statistics_warnings(plan, segmenter.spec), listener)
         with open_parts(
             outputs.class_map,
-            make_manifest(plan, segmenter),
+            make_manifest(plan, segmenter, overwrite=options.overwrite),
             resume=options.resume,
             overwrite=options.overwrite,
             shard=options.shard,
         ) as parts:
             tiles = run_panels(plan, runner, parts, listener, options)
             if options.shard is None:
-                finish_map(parts, outputs, listener)
-                if outputs.quicklook is not None:
-                    write_quicklook(plan.source, outputs.class_map, outputs.quicklook)
+                classes = segmenter.spec.classes
+                finish_map(
+                    parts,
+                    outputs,
+                    listener,
+                    overwrite=may_replace(parts.folder, options),
+                    picture=lambda made, png: write_quicklook(plan.source, made, png, classes),
+                )
     seconds = time.perf_counter() - began
     complete = options.shard is None
     return PredictResult(outputs, seconds, plan.height * plan.width, tiles, complete)
@@ -283,6 +299,14 @@ def _ready(
     if device.type == "cpu":
         keep_freed_memory()
     return device, as_segmenter(model, device, options.precision)
+
+
+def _inputs(
+    plan: PredictPlan, model: str | Path | nn.Module, options: PredictOptions
+) -> list[str | Path]:
+    """Return the files that a run reads."""
+    named = [] if isinstance(model, nn.Module) else [model]
+    return [*plan.source.info.files, *named, *([options.aoi] if options.aoi else [])]
 
 
 def _columns(plan: PredictPlan, todo: Sequence[int]) -> Iterator[list[Panel]]:

@@ -68,7 +68,7 @@ def measure_seams(
         model: as for `predict_raster`.
         raster: an image with things to find, at least two tiles wide and high.
         options: tile size and so on; its overlap and outputs are not used.
-        overlaps_px: None: from none to five eighths of a tile.
+        overlaps_px: None: from none, or as much as the halo needs, to five eighths of a tile.
 
     Raises:
         InputError: the raster is smaller than two tiles.
@@ -76,7 +76,12 @@ def measure_seams(
     options = options or PredictOptions()
     segmenter = as_segmenter(model, choose_device(options.device), options.precision)
     tile_px = options.tile_size_px or segmenter.spec.tile.size_px
-    for overlap_px in overlaps_px or [round(tile_px * share / 32) * 32 for share in SHARES]:
+    least = 2 * (segmenter.spec.tile.halo_px or 0)
+    if overlaps_px is None:
+        step = 32 if tile_px >= 256 else 1
+        rising = (round(tile_px * share / step) * step for share in SHARES)
+        overlaps_px = sorted({max(least, overlap) for overlap in rising})
+    for overlap_px in overlaps_px:
         chosen = dataclasses.replace(
             options,
             tile_size_px=tile_px,

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoseg.errors import OutOfMemoryError
+from geoseg.errors import MachineError, OutOfMemoryError
 from geoseg.segmenter import Segmenter
 from geoseg.types import Tta, ValidMask, Values
 
@@ -23,6 +23,8 @@ VIEWS: dict[Tta, tuple[tuple[int, bool], ...]] = {
 }
 # What torch's CPU allocator and onnxruntime say when memory runs out; they raise RuntimeError.
 MEMORY_WORDS = ("can't allocate memory", "not enough memory", "bad allocation", "out of memory")
+
+MPS_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.float32)
 
 Tile = tuple[Values, ValidMask | None]
 
@@ -56,6 +58,11 @@ class TileRunner:
             try:
                 done.extend(self._forward(part))
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if _is_lost(error, self.device):
+                    raise MachineError(
+                        f"{self.device} failed: {str(error).splitlines()[0]}. Finished parts are "
+                        "kept: give --resume, with --device cpu if it fails again."
+                    ) from error
                 if not _is_out_of_memory(error):
                     raise
                 limit = self._halve(limit)
@@ -81,6 +88,8 @@ class TileRunner:
         if self.device.type == "cuda":
             values = values.pin_memory()
             valid = None if valid is None else valid.pin_memory()
+        if self.device.type == "mps" and values.dtype not in MPS_DTYPES:
+            values = values.float()
         values = values.to(self.device, non_blocking=True)
         return values, None if valid is None else valid.to(self.device, non_blocking=True)
 
@@ -104,7 +113,7 @@ class TileRunner:
 
 
 def _tensor(values: NDArray[np.generic]) -> Tensor:
-    # torch has no big-endian arrays, and MPS no float64.
+    # torch has no big-endian arrays.
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     return torch.from_numpy(native)
 
@@ -113,6 +122,16 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return any(word in str(error).lower() for word in MEMORY_WORDS)
+
+
+def _is_lost(error: BaseException, device: torch.device) -> bool:
+    words = ("cuda error", "cudnn_status", "cublas_status", "mps backend")
+    text = str(error).lower()
+    return (
+        device.type != "cpu"
+        and not _is_out_of_memory(error)
+        and any(word in text for word in words)
+    )
 
 
 def _turn(x: Tensor | None, turns: int, mirror: bool) -> Tensor | None:

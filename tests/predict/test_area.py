@@ -1,5 +1,7 @@
 """Only what is wanted: boxes and polygons."""
 
+import json
+
 import geopandas
 import numpy as np
 import pytest
@@ -115,6 +117,13 @@ def test_refusals(make_raster, tmp_path):
         run(aoi=tmp_path / "points.gpkg")
     with pytest.raises(InputError, match="overlaps the raster"):
         run(aoi=save([box(0, 0, 1, 1)], tmp_path / "far.gpkg"))
+    square = [[500001, 4999980], [500010, 4999980], [500010, 4999990], [500001, 4999980]]
+    (tmp_path / "utm.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
+    with pytest.raises(InputError, match="have no place in the raster's CRS"):
+        run(aoi=tmp_path / "utm.geojson")
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="expected polygons; got a table"):
+        run(aoi=tmp_path / "table.csv")
     bare = save([box(500001, 4999980, 500010, 4999990)], tmp_path / "bare.shp")
     bare.with_suffix(".prj").unlink()
     with pytest.raises(InputError, match=r"CRS in both .*bare.shp' has none"):

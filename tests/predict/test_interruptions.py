@@ -179,6 +179,102 @@ def test_resume_survives_a_damaged_part_and_a_torn_journal(scene, model, stopped
     assert stopped.read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 
+def test_a_torn_line_costs_no_panel_of_the_next_run(scene, model, stopped):
+    with (Path(f"{stopped}.parts") / "journal.jsonl").open("a") as journal:
+        journal.write('{"panel": 9, "fi')
+    with pytest.raises(InterruptedRunError):
+        options = PredictOptions(resume=True)
+        predict_raster(model, scene, stopped, options=options, listener=StopAfter(20))
+    done = set(load_parts(Path(f"{stopped}.parts")).done)
+    files = Path(f"{stopped}.parts").glob("panel-*.tif")
+    assert done == {int(path.name[6:11]) for path in files}
+
+
+def test_a_stopped_overwrite_resumes(scene, model, tmp_path, monkeypatch):
+    monkeypatch.setitem(plan_module.PANEL_PX, "cpu", PANEL_PX)
+    out = tmp_path / "out.tif"
+    out.write_text("old")
+    with pytest.raises(InterruptedRunError):
+        options = PredictOptions(overwrite=True)
+        predict_raster(model, scene, out, options=options, listener=StopAfter(45))
+    assert out.read_text() == "old"
+    result = predict_raster(model, scene, out, options=PredictOptions(resume=True))
+    assert result.tiles < predict_raster(model, scene, tmp_path / "whole.tif").tiles
+    assert out.read_bytes()[:2] == b"II"
+
+
+def test_an_output_that_appears_during_the_run_is_not_touched(scene, model, tmp_path):
+    out = tmp_path / "out.tif"
+
+    class Neighbour(Listener):
+        def progress(self, done, total, pixels):
+            out.write_text("precious")
+
+    with pytest.raises(OutputExistsError, match="exists"):
+        predict_raster(model, scene, out, listener=Neighbour())
+    assert out.read_text() == "precious"
+    predict_raster(model, scene, tmp_path / "whole.tif")
+    out.unlink()
+    predict_raster(model, scene, out, options=PredictOptions(resume=True))
+    assert out.read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def test_a_partial_map_gives_no_leave_to_replace_it(scene, model, stopped):
+    assemble(Path(f"{stopped}.parts"), stopped, overwrite=False, partial=True)
+    partial = stopped.read_bytes()
+    with pytest.raises(OutputExistsError):
+        predict_raster(model, scene, stopped, options=PredictOptions(resume=True))
+    assert stopped.read_bytes() == partial
+
+
+def test_inputs_are_never_replaced(scene, model, tmp_path):
+    before = scene.read_bytes()
+    options = PredictOptions(overwrite=True)
+    with pytest.raises(UsageError, match="is an input of this run"):
+        predict_raster(model, scene, scene, options=options)
+    with pytest.raises(UsageError, match="is an input of this run"):
+        options = PredictOptions(overwrite=True, confidence=scene)
+        predict_raster(model, scene, tmp_path / "map.tif", options=options)
+    assert scene.read_bytes() == before
+
+
+def test_what_lay_beside_a_replaced_map_goes_with_it(scene, model, tmp_path):
+    out = tmp_path / "out.tif"
+    predict_raster(model, scene, out)
+    with rasterio.open(out) as dataset:
+        shape = {k: dataset.profile[k] for k in ("height", "width", "dtype", "transform", "count")}
+    with rasterio.open(out.with_name("out.tif.msk"), "w", driver="GTiff", **shape) as mask:
+        mask.update_tags(INTERNAL_MASK_FLAGS_1=2)
+    with rasterio.open(out) as dataset:
+        assert not dataset.read_masks(1).any()
+    predict_raster(model, scene, out, options=PredictOptions(overwrite=True))
+    with rasterio.open(out) as dataset:
+        assert dataset.read_masks(1).all()
+
+
+def test_files_of_others_in_a_folder_of_that_name_stay(scene, model, tmp_path):
+    folder = tmp_path / "out.tif.parts"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    predict_raster(model, scene, tmp_path / "out.tif", options=PredictOptions(overwrite=True))
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_the_picture_belongs_to_the_outputs(scene, model, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise InterruptedRunError("stopped")
+
+    out, picture = tmp_path / "out.tif", tmp_path / "look.png"
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRunError):
+        patch.setattr("geoseg.predict.run.write_quicklook", interrupt)
+        predict_raster(model, scene, out, options=PredictOptions(quicklook=picture))
+    assert not out.exists()
+    options = PredictOptions(quicklook=picture, resume=True)
+    assert predict_raster(model, scene, out, options=options).tiles == 0
+    assert picture.exists()
+    assert not Path(f"{out}.parts").exists()
+
+
 def test_resume_with_nothing_to_resume_starts(scene, model, tmp_path):
     out = tmp_path / "out.tif"
     predict_raster(model, scene, out, options=PredictOptions(resume=True))
