@@ -46,6 +46,11 @@ def read_classes(path: Path) -> list[ClassSpec]:
         text = path.read_text("utf-8")
     except OSError as error:
         raise InputError(f"class file {str(path)!r} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"class file {str(path)!r}: expected UTF-8 text; got {error.reason} at byte "
+            f"{error.start}. Save it as UTF-8."
+        ) from error
     try:
         if path.suffix.lower() == ".json":
             return [

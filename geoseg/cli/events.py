@@ -6,6 +6,7 @@ the README. Nothing else is written to stdout then.
 
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -253,7 +254,11 @@ def _signals(stop: Stop) -> Iterator[None]:
 
 
 def _watch_stdin(stop: Stop) -> None:
-    while sys.stdin.buffer.read(4096):
+    # Unbuffered: a thread that waits inside Python's own buffer aborts the process at its end.
+    try:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+    except (OSError, ValueError, AttributeError):  # closed already, or there is none
         pass
     stop.ask("stdin closed")
 

@@ -9,7 +9,7 @@ import click
 @click.command("models")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """List the models that come with geoseg, and the networks it can build."""
+    """List the models that come with geoseg, the networks it builds, and published weights."""
     record = models_record()
     if as_json:
         click.echo(json.dumps(record, indent=2))
@@ -23,14 +23,21 @@ def command(as_json: bool) -> None:
     click.echo("Networks (geoseg.models.create_model, geoseg convert):")
     for network in record["networks"]:
         click.echo(f"  {network['name']:12s}{network['parameters'] / 1e6:7.1f} M parameters")
+    click.echo("Published weights, to download and turn into model files with geoseg convert:")
+    for file in record["official"]:
+        score = f", {file['miou']:.2f} mIoU" if file["miou"] else ""
+        click.echo(f"  {file['network']}, {file['trained_on']}{score}: {file['address']}")
 
 
 def models_record() -> dict[str, Any]:
-    """Return shipped models and buildable networks as JSON values."""
+    """Return shipped models, buildable networks and published files as JSON values."""
+    from dataclasses import asdict
+
     import torch
 
     from geoseg.checkpoint import read_spec, shipped_models
     from geoseg.models import create_model, list_models
+    from geoseg.models.weights import OFFICIAL_FILES
 
     shipped = []
     for name, path in shipped_models().items():
@@ -52,4 +59,5 @@ def models_record() -> dict[str, Any]:
             network = create_model(name, num_classes=2)
         count = sum(p.numel() for p in network.parameters())
         networks.append({"name": name, "parameters": count})
-    return {"shipped": shipped, "networks": networks}
+    official = [asdict(file) for file in OFFICIAL_FILES]
+    return {"shipped": shipped, "networks": networks, "official": official}

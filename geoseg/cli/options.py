@@ -1,5 +1,6 @@
 """How option values are written: sizes, resolutions, boxes, shares, band lists."""
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,8 @@ def parse_bounds(text: str) -> BBox:
     if len(numbers) != 4:
         raise UsageError(f"expected LEFT,BOTTOM,RIGHT,TOP; got {text!r}.")
     box = BBox(*numbers)
+    if not all(map(math.isfinite, box)):
+        raise UsageError(f"expected four finite numbers; got {text!r}.")
     if not (box.left < box.right and box.bottom < box.top):
         raise UsageError(f"expected left < right and bottom < top; got {text!r}.")
     return box

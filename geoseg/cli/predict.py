@@ -1,11 +1,15 @@
 """``geoseg predict``: the main job."""
 
+import contextlib
 import glob
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import urlparse
 
 import click
+import rasterio
 
 from geoseg.cli.events import CommandListener, JsonListener, ProgressKind, listening, plan_sentence
 from geoseg.cli.options import BANDS, BOUNDS, FILE, GSD, SHARD, SIZE, BoundsCommand
@@ -19,6 +23,8 @@ GLOB_CHARACTERS = set("*?[")
 @click.argument("model")
 @click.argument("rasters", metavar="RASTER...", nargs=-1, required=True)
 @click.argument("out", type=click.Path(path_type=Path))
+@click.option("--mosaic", is_flag=True, help="RASTERs are neighbours: one map of all.")
+@click.option("--stack", is_flag=True, help="RASTERs hold the bands of one scene: one map.")
 @click.option(
     "--bands", type=BANDS, help="Bands in the model's order, from 1 [default: all but alpha]."
 )
@@ -77,6 +83,8 @@ def command(
     model: str,
     rasters: tuple[str, ...],
     out: Path,
+    mosaic: bool,
+    stack: bool,
     progress: ProgressKind,
     watch_stdin: bool,
     dry_run: bool,
@@ -85,21 +93,29 @@ def command(
     """Predict the class map of RASTER with MODEL and write it to OUT.
 
     MODEL is a model file (.safetensors, .onnx, .pt2) or the name of a shipped model, see `geoseg
-    models`. RASTER is anything GDAL reads: a file, a VRT, a URL, /vsi...; several, or a pattern in
-    quotes, make one map each in the folder OUT.
+    models`. RASTER is anything GDAL reads: a file, a VRT, a URL, /vsi...; or a STAC item (.json),
+    whose assets are chosen by the names of the model's bands. Several, or a pattern in quotes, make
+    one map each in the folder OUT, unless --mosaic or --stack says that they belong together.
 
     \b
     geoseg predict demo-buildings-banepa ortho.tif buildings.tif
     geoseg predict model.safetensors "tiles/*.tif" maps/
+    geoseg predict model.safetensors --stack B04.tif B03.tif B02.tif map.tif
     """
     options = PredictOptions(**values)
-    jobs = list(_jobs(rasters, out, options))
+    if mosaic and stack:
+        raise UsageError("rasters are neighbours (--mosaic) or bands (--stack); give one of both.")
+    jobs = list(_jobs(rasters, out, options, together=mosaic or stack))
     with listening("predict", progress, watch_stdin=watch_stdin) as listener:
-        for raster, target, job_options in jobs:
-            if dry_run:
-                _print_plan(model, raster, target, job_options, listener)
-            else:
-                _predict(model, raster, target, job_options, listener)
+        for names, target, job_options in jobs:
+            if len(jobs) > 1 and _is_finished(model, target, job_options):
+                listener.log("info", f"{target} is finished: skipped")
+                continue
+            with _as_one(model, names, stacked=stack) as raster:
+                if dry_run:
+                    _print_plan(model, raster, target, job_options, listener)
+                else:
+                    _predict(model, raster, target, job_options, listener, names=names)
 
 
 def expand(rasters: Sequence[str]) -> list[str]:
@@ -117,32 +133,81 @@ def expand(rasters: Sequence[str]) -> list[str]:
     return found
 
 
+def _as_one(model: str, names: Sequence[str], *, stacked: bool) -> AbstractContextManager[str]:
+    """Return what gives the name of the raster that a job predicts."""
+    from geoseg.predict.stac import is_item, item_assets
+    from geoseg.raster.combine import mosaic, stack
+
+    if len(names) == 1 and is_item(names[0]):
+        from geoseg.predict.model import load_record
+
+        names, stacked = item_assets(names[0], load_record(model)), True
+    if len(names) == 1:
+        return contextlib.nullcontext(names[0])
+    return stack(names) if stacked else mosaic(names)
+
+
 def _jobs(
-    rasters: Sequence[str], out: Path, options: PredictOptions
-) -> Iterator[tuple[str, Path, PredictOptions]]:
-    """Yield each raster with its output and options."""
+    rasters: Sequence[str], out: Path, options: PredictOptions, *, together: bool
+) -> Iterator[tuple[list[str], Path, PredictOptions]]:
+    """Yield the rasters of each map with its output and options."""
     names = expand(rasters)
     is_map = out.suffix.lower() in {".tif", ".tiff"} and not out.is_dir()
-    if is_map and len(names) > 1:
+    if together and not is_map:
         raise UsageError(
-            f"{len(names)} rasters make one map each: give a folder as OUT; got {str(out)!r}."
+            f"--mosaic and --stack make one map: give a .tif file as OUT; got {str(out)!r}."
+        )
+    if is_map and len(names) > 1 and not together:
+        raise UsageError(
+            f"{len(names)} rasters make one map each: give a folder as OUT; got {str(out)!r}. "
+            "Or give --mosaic (neighbours) or --stack (bands of one scene)."
         )
     if is_map:
-        yield names[0], out, options
+        yield names, out, options
         return
     scores = ("confidence", "probabilities", "quicklook")
     for score in scores:
         if getattr(options, score) is not None and len(names) > 1:
             raise UsageError(f"--{score} names one file; got {len(names)} rasters.")
-    targets = [out / f"{Path(name.rstrip('/')).stem}.tif" for name in names]
+    targets = [out / f"{_stem(name)}.tif" for name in names]
     if len(set(targets)) < len(targets):
         raise UsageError("two rasters have the same name; predict them into folders of their own.")
+    read = {Path(name).resolve() for name in names}
+    for target in targets:
+        if target.resolve() in read:
+            raise UsageError(
+                f"the map {str(target)!r} would replace an input. Give another folder as OUT."
+            )
     for name, target in zip(names, targets, strict=True):
-        yield name, target, options
+        yield [name], target, options
+
+
+def _stem(name: str) -> str:
+    """Return a raster's name without folders, suffix, and what follows ``?`` in an address."""
+    path = urlparse(name).path if "://" in name else name
+    return PurePath(path.rstrip("/")).stem or "map"
+
+
+def _is_finished(model: str, target: Path, options: PredictOptions) -> bool:
+    """Return whether an earlier run of several rasters has finished this one with this model."""
+    from geoseg.checkpoint import file_sha256, find_model
+    from geoseg.predict.parts import MANIFEST, parts_folder
+
+    if not options.resume or not target.exists() or (parts_folder(target) / MANIFEST).exists():
+        return False
+    with rasterio.open(target) as dataset:
+        made_with = dataset.tags().get("GEOSEG_MODEL_SHA256")
+    return made_with == file_sha256(find_model(model))
 
 
 def _predict(
-    model: str, raster: str, out: Path, options: PredictOptions, listener: CommandListener
+    model: str,
+    raster: str,
+    out: Path,
+    options: PredictOptions,
+    listener: CommandListener,
+    *,
+    names: Sequence[str],
 ) -> None:
     from geoseg.predict import predict_raster
 
@@ -150,16 +215,20 @@ def _predict(
     outputs = result.outputs
     if not result.complete:
         listener.log("info", f"share done; `geoseg assemble {out}.parts {out}` joins all shares")
+
+    def made(path: Path | None) -> str | None:
+        return str(path) if path is not None and result.complete else None
+
     listener.result(
         {
             "outputs": {
-                "class_map": str(outputs.class_map) if result.complete else None,
-                "confidence": _text(outputs.confidence),
-                "probabilities": _text(outputs.probabilities),
+                "class_map": made(outputs.class_map),
+                "confidence": made(outputs.confidence),
+                "probabilities": made(outputs.probabilities),
                 "vector": None,
-                "quicklook": _text(outputs.quicklook),
+                "quicklook": made(outputs.quicklook),
             },
-            "raster": raster,
+            "rasters": list(names),
             "seconds": round(result.seconds, 3),
             "pixels": result.pixels,
             "tiles": result.tiles,
@@ -188,7 +257,3 @@ def _print_plan(
         *(f"warning: {warning}" for warning in plan["warnings"]),
     ]
     click.echo("\n".join(lines))
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -100,6 +100,7 @@ def test_exit_codes(geoseg, model, scene, tmp_path, monkeypatch, arguments, code
         (["--gsd", "far"], "expected auto, native or metres per pixel; got 'far'"),
         (["--bounds", "1,2,3"], "expected LEFT,BOTTOM,RIGHT,TOP"),
         (["--bounds", "5,0,1,9"], "expected left < right"),
+        (["--bounds", "-inf,-inf,inf,inf"], "expected four finite numbers"),
         (["--bands", "0,1"], "expected band numbers from 1"),
         (["--shard", "3/2"], "expected a share I/N"),
         (["--max-memory", "much"], "expected a size such as 4GB"),
@@ -237,3 +238,54 @@ def test_a_closed_pipe_is_no_traceback(model, scene, tmp_path):
         process.stdout.close()
         err = process.stderr.read()
     assert "Traceback" not in err
+
+
+def test_a_run_under_watch_ends_in_peace(model, scene, tmp_path):
+    command = ("--watch-stdin",)
+    with start(model, scene, tmp_path / "m.tif", *command, stdin=subprocess.PIPE) as process:
+        out, err = process.stdout.read(), process.stderr.read()
+        process.wait(60)
+        process.stdin.close()
+    assert process.returncode == 0, err
+    assert json.loads(out.splitlines()[-1])["event"] == "result"
+
+
+def test_maps_never_replace_the_rasters_they_are_made_of(geoseg, model, scene):
+    before = scene.read_bytes()
+    other = scene.with_name("other.tif")
+    other.write_bytes(before)
+    done = geoseg("predict", model, scene.parent / "*.tif", scene.parent, "--overwrite")
+    assert done.code == 2
+    assert "would replace an input" in done.err
+    assert scene.read_bytes() == other.read_bytes() == before
+
+
+def test_several_rasters_resume_where_they_stopped(geoseg, model, scene, tmp_path):
+    other = scene.with_name("other.tif")
+    other.write_bytes(scene.read_bytes())
+    out = tmp_path / "maps"
+    assert geoseg("predict", model, scene, out).code == 0
+    first = (out / scene.name).stat().st_mtime_ns
+    done = geoseg("predict", model, scene, other, out, "--resume")
+    assert done.code == 0, done.err
+    assert f"{out / scene.name} is finished: skipped" in done.err.replace("\n", "")
+    assert (out / scene.name).stat().st_mtime_ns == first
+    assert (out / "other.tif").exists()
+
+
+def test_a_share_claims_no_files(geoseg, model, scene, tmp_path):
+    confidence = tmp_path / "c.tif"
+    options = ["--shard", "1/2", "--confidence", confidence, "--progress", "json"]
+    done = geoseg("predict", model, scene, tmp_path / "m.tif", *options)
+    assert set(events(done)[-1]["outputs"].values()) == {None}
+
+
+def test_an_output_folder_that_cannot_be_made_is_found_before_the_first_tile(
+    geoseg, model, scene, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    confidence = tmp_path / "file" / "sub" / "c.tif"
+    done = geoseg("predict", model, scene, tmp_path / "m.tif", "--confidence", confidence)
+    assert done.code == 4
+    assert "cannot be written" in done.err
+    assert not (tmp_path / "m.tif.parts").exists()
