@@ -65,7 +65,7 @@ class Recipe:
         seed: of everything random.
     """
 
-    steps: int = 4000
+    steps: int = 3000
     batch: int = 4
     crop_px: int = 384
     learning_rate: float = 1e-3
