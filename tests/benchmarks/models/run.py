@@ -1,11 +1,13 @@
-"""SegNeXt on a CPU: channels_last and bf16 beside NCHW float32 of the same network.
+"""SegNeXt on a CPU: as geoseg runs it, in fp32 and bf16, beside NCHW float32 of the same network.
 
     python -m tests.benchmarks.models.run [NAME...]
 
-The NCHW run calls encoder, decoder and the last upsampling as PyTorch lays tensors out by default;
-the other two are what geoseg runs. The three take turns, and medians are compared.
+The NCHW runs call encoder, decoder and the last upsampling as PyTorch lays tensors out by default:
+once with PyTorch's own use of memory, once with the allocator setting that geoseg makes. Each run
+has a process of its own, as in use; they take turns, and medians are compared.
 """
 
+import json
 import statistics
 import sys
 import time
@@ -13,63 +15,75 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from geoseg.models import create_model
 from geoseg.predict.memory import keep_freed_memory
-from tests.benchmarks.measure import machine
+from tests.benchmarks.measure import in_child, machine, medians
 
 SIDE_PX = 512
-ROUNDS = 21
-WARM_UP = 3
+TURNS = 3
+ROUNDS = 9
+WARM_UP = 5
+VARIANTS = {
+    "nchw": "NCHW fp32, PyTorch's defaults",
+    "nchw-kept": "NCHW fp32, memory kept",
+    "fp32": "geoseg fp32",
+    "bf16": "geoseg bf16",
+}
 
 
-def variants(name: str) -> dict[str, Callable[[], Tensor]]:
-    """Return the forward passes that are compared, by name."""
+def forward_pass(name: str, variant: str) -> Callable[[], Tensor]:
+    """Return a variant's forward pass."""
     x = torch.randn(1, 3, SIDE_PX, SIDE_PX)
-    plain = create_model(name, num_classes=5).eval().to(memory_format=torch.contiguous_format)
-    ours = create_model(name, num_classes=5).eval()
-    half = create_model(name, num_classes=5).eval().bfloat16()
+    network = create_model(name, num_classes=5).eval()
+    if variant == "bf16":
+        network, x = network.bfloat16(), x.bfloat16()
+    if not variant.startswith("nchw"):
+        return lambda: network(x)
+    network = network.to(memory_format=torch.contiguous_format)
+    if not network.encoder.patch_embed1.proj[0].weight.is_contiguous():
+        sys.exit("the NCHW run has channels_last weights: the ratio would be of nothing")
 
     def nchw() -> Tensor:
-        logits = plain.decoder(plain.encoder(x))
+        logits = network.decoder(network.encoder(x))
         return F.interpolate(logits, size=x.shape[2:], mode="bilinear", align_corners=False)
 
-    return {
-        "NCHW fp32": nchw,
-        "channels_last fp32": lambda: ours(x),
-        "channels_last bf16": lambda: half(x.bfloat16()),
-    }
+    return nchw
 
 
-def check_layout(network: nn.Module) -> None:
-    """Stop when the NCHW run is not in NCHW: the ratio would be of nothing."""
-    weight = network.encoder.patch_embed1.proj[0].weight
-    if not weight.is_contiguous():
-        sys.exit("the NCHW variant has channels_last weights")
+def run_one(name: str, variant: str) -> None:
+    """Time one variant and print its median as JSON."""
+    if variant != "nchw":
+        keep_freed_memory()
+    run = forward_pass(name, variant)
+    times = []
+    with torch.inference_mode():
+        for _ in range(WARM_UP + ROUNDS):
+            began = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - began)
+    print(json.dumps({"ms": 1e3 * statistics.median(times[WARM_UP:])}))
 
 
 def main(names: list[str]) -> None:
     """Print a table of medians and ratios."""
-    keep_freed_memory()
     print(machine())
-    print(f"{SIDE_PX} x {SIDE_PX} px, batch 1, medians of {ROUNDS} rounds in turn")
+    print(f"{SIDE_PX} x {SIDE_PX} px, batch 1, medians of {TURNS} turns of {ROUNDS} runs")
     for name in names or ["segnext_t", "segnext_b"]:
-        check_layout(create_model(name, num_classes=5).to(memory_format=torch.contiguous_format))
-        runs = variants(name)
-        times: dict[str, list[float]] = {key: [] for key in runs}
-        with torch.inference_mode():
-            for i in range(WARM_UP + ROUNDS):
-                for key, run in runs.items():
-                    began = time.perf_counter()
-                    run()
-                    if i >= WARM_UP:
-                        times[key].append(time.perf_counter() - began)
-        plain = statistics.median(times["NCHW fp32"])
-        for key, values in times.items():
-            median = statistics.median(values)
-            print(f"{name:10s} {key:20s} {1e3 * median:7.1f} ms  {plain / median:5.2f} x")
+        found: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
+        for _ in range(TURNS):
+            for variant in VARIANTS:
+                found[variant].append(in_child(__spec__.name, ["--one", name, variant]))
+        figures = {variant: medians(turns)["ms"] for variant, turns in found.items()}
+        for variant, ms in figures.items():
+            ratios = [figures[base] / ms for base in ("nchw", "nchw-kept")]
+            text = f"{ratios[0]:5.2f} x  {ratios[1]:5.2f} x memory kept"
+            print(f"{name:10s} {VARIANTS[variant]:30s} {ms:7.1f} ms  {text}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["--one"]:
+        run_one(*sys.argv[2:])
+    else:
+        main(sys.argv[1:])
