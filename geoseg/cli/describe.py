@@ -143,6 +143,11 @@ def _model_lines(record: dict[str, Any]) -> list[str]:
             lines.append(f"  {key}: {record[key]}")
     lines += [f"  credit: {credit}" for credit in record["credits"]]
     lines += [f"  {name}: {value:g}" for name, value in record["metrics"].items()]
+    lines += [
+        f"  {name}: {100 * found['agreement']:.2f} % of pixels as fp32, mIoU "
+        f"{found['miou_delta']:+.3f} points (on {found['device']})"
+        for name, found in record["precision"].items()
+    ]
     return lines
 
 
