@@ -41,6 +41,8 @@ def can_fuse(*maps: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype in fused_dtypes()
         and x.is_contiguous(memory_format=torch.channels_last)
+        # One pixel's strides are ambiguous; torch 2.10 stumbles over them.
+        and min(x.shape[2:]) > 1
         for x in maps
     )
 

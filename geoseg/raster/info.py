@@ -97,7 +97,8 @@ def inspect_raster(dataset: DatasetReader, name: str) -> RasterInfo:
         scaling=tuple(None if pair == (1.0, 0.0) else pair for pair in declared),
         has_mask=_has_mask(dataset),
         block_shape=dataset.block_shapes[0],
-        compression=str(dataset.compression.value if dataset.compression else "none").lower(),
+        # An enumeration, or its plain value for names that rasterio does not list.
+        compression=str(getattr(dataset.compression, "value", dataset.compression)).lower(),
         georef=georef,
         files=tuple(dataset.files),
     )
