@@ -185,5 +185,5 @@ def _fill(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
 def _not_a_model(path: Path, got: str) -> ModelFileError:
     return ModelFileError(
         f"{str(path)!r}: expected a geoseg model (.safetensors with a record); got {got}. "
-        "Make one with `geoseg train` or, from an official checkpoint, `geoseg convert`."
+        "Make one from an official checkpoint with `geoseg convert`, or in Python with save_model."
     )

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlparse
 
 import click
-import rasterio
 
 from geoseg.cli.events import CommandListener, JsonListener, ProgressKind, listening, plan_sentence
 from geoseg.cli.options import BANDS, BOUNDS, FILE, GSD, SHARD, SIZE, BoundsCommand
@@ -192,10 +191,11 @@ def _is_finished(model: str, target: Path, options: PredictOptions) -> bool:
     """Return whether an earlier run of several rasters has finished this one with this model."""
     from geoseg.checkpoint import file_sha256, find_model
     from geoseg.predict.parts import MANIFEST, parts_folder
+    from geoseg.raster.reader import open_raster
 
     if not options.resume or not target.exists() or (parts_folder(target) / MANIFEST).exists():
         return False
-    with rasterio.open(target) as dataset:
+    with open_raster(str(target)) as dataset:
         made_with = dataset.tags().get("GEOSEG_MODEL_SHA256")
     return made_with == file_sha256(find_model(model))
 

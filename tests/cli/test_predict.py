@@ -289,3 +289,14 @@ def test_an_output_folder_that_cannot_be_made_is_found_before_the_first_tile(
     assert done.code == 4
     assert "cannot be written" in done.err
     assert not (tmp_path / "m.tif.parts").exists()
+
+
+def test_a_target_that_is_no_map_is_a_sentence(geoseg, model, scene, tmp_path):
+    other = scene.with_name("other.tif")
+    other.write_bytes(scene.read_bytes())
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / scene.name).write_text("mine")
+    done = geoseg("predict", model, scene, other, tmp_path / "maps", "--resume")
+    assert done.code == 3
+    assert "cannot be opened" in done.err
+    assert (tmp_path / "maps" / scene.name).read_text() == "mine"
