@@ -17,9 +17,26 @@ struct Table {
     decltype(&geoseg_baseline::normalize_any) normalize;
     decltype(&geoseg_baseline::blend) blend;
     decltype(&geoseg_baseline::classify) classify;
+    decltype(&geoseg_baseline::ss2d_workspace) ss2d_workspace;
+    decltype(&geoseg_baseline::ss2d) ss2d;
+    decltype(&geoseg_baseline::ss2d_backward_workspace) ss2d_backward_workspace;
+    decltype(&geoseg_baseline::ss2d_backward) ss2d_backward;
+    decltype(&geoseg_baseline::selective_scan_workspace) selective_scan_workspace;
+    decltype(&geoseg_baseline::selective_scan) selective_scan;
+    decltype(&geoseg_baseline::selective_scan_backward) selective_scan_backward;
+    decltype(&geoseg_baseline::na2d_workspace) na2d_workspace;
+    decltype(&geoseg_baseline::na2d) na2d;
+    decltype(&geoseg_baseline::na2d_backward_workspace) na2d_backward_workspace;
+    decltype(&geoseg_baseline::na2d_backward) na2d_backward;
 };
 
-#define GEOSEG_TABLE(name, ns) Table{name, ns::normalize_any, ns::blend, ns::classify}
+#define GEOSEG_TABLE(name, ns)                                                                  \
+    Table {                                                                                     \
+        name, ns::normalize_any, ns::blend, ns::classify, ns::ss2d_workspace, ns::ss2d,         \
+            ns::ss2d_backward_workspace, ns::ss2d_backward, ns::selective_scan_workspace,       \
+            ns::selective_scan, ns::selective_scan_backward, ns::na2d_workspace, ns::na2d,      \
+            ns::na2d_backward_workspace, ns::na2d_backward                                      \
+    }
 
 Table choose() {
 #if defined(GEOSEG_HAVE_X86_64_V3) || defined(GEOSEG_HAVE_X86_64_V4)
@@ -73,4 +90,54 @@ int64_t geoseg_classify(const float *logits, int64_t plane_stride, int64_t row_s
                         int64_t height, int64_t width, const geoseg_class_output *output) {
     return table().classify(logits, plane_stride, row_stride, views, classes, inverse_temperature,
                             ids, valid, valid_row_stride, height, width, output);
+}
+
+int64_t geoseg_ss2d_workspace(const geoseg_ss2d_scan *scan, int32_t threads) {
+    return table().ss2d_workspace(scan, threads);
+}
+
+int32_t geoseg_ss2d(const geoseg_ss2d_scan *scan, void *y, void *workspace, int32_t threads) {
+    return table().ss2d(scan, y, workspace, threads);
+}
+
+int64_t geoseg_ss2d_backward_workspace(const geoseg_ss2d_scan *scan) {
+    return table().ss2d_backward_workspace(scan);
+}
+
+int32_t geoseg_ss2d_backward(const geoseg_ss2d_scan *scan, const void *dy,
+                             const geoseg_ss2d_grads *grads, void *workspace, int32_t threads) {
+    return table().ss2d_backward(scan, dy, grads, workspace, threads);
+}
+
+int64_t geoseg_selective_scan_workspace(const geoseg_sequences *scan, int32_t threads,
+                                        int32_t backward) {
+    return table().selective_scan_workspace(scan, threads, backward);
+}
+
+int32_t geoseg_selective_scan(const geoseg_sequences *scan, void *y, void *workspace,
+                              int32_t threads) {
+    return table().selective_scan(scan, y, workspace, threads);
+}
+
+int32_t geoseg_selective_scan_backward(const geoseg_sequences *scan, const void *dy,
+                                       const geoseg_sequence_grads *grads, void *workspace,
+                                       int32_t threads) {
+    return table().selective_scan_backward(scan, dy, grads, workspace, threads);
+}
+
+int64_t geoseg_na2d_workspace(const geoseg_attention *attention, int32_t threads) {
+    return table().na2d_workspace(attention, threads);
+}
+
+int32_t geoseg_na2d(const geoseg_attention *attention, void *y, void *workspace, int32_t threads) {
+    return table().na2d(attention, y, workspace, threads);
+}
+
+int64_t geoseg_na2d_backward_workspace(const geoseg_attention *attention, int32_t threads) {
+    return table().na2d_backward_workspace(attention, threads);
+}
+
+int32_t geoseg_na2d_backward(const geoseg_attention *attention, const void *dy,
+                             const geoseg_attention_grads *grads, void *workspace, int32_t threads) {
+    return table().na2d_backward(attention, dy, grads, workspace, threads);
 }

@@ -1,8 +1,13 @@
 /* C interface of geoseg's CPU kernels. Plain pointers and sizes: no torch, no Python.
  *
- * Arrays are dense along x; strides are in elements. Every function works on one thread and may be
- * called from several at once on disjoint outputs. A result never depends on how the caller cuts
- * the work: each element takes the same sequence of operations wherever it lies in a vector.
+ * Images: arrays are dense along x; strides are in elements. Every function works on one thread and
+ * may be called from several at once on disjoint outputs. A result never depends on how the caller
+ * cuts the work: each element takes the same sequence of operations wherever it lies in a vector.
+ *
+ * Networks: tensors are dense unless strides are given. A function divides its work among `threads`
+ * threads; the result is the same for any number. Scratch memory is the caller's, 64-byte aligned,
+ * of the size that the function ..._workspace returns in bytes. Functions return 0, or 1 for a dtype
+ * that they do not take.
  */
 #ifndef GEOSEG_KERNELS_H
 #define GEOSEG_KERNELS_H
@@ -20,7 +25,7 @@ extern "C" {
 #endif
 
 /* Changes with any signature below; the Python side refuses another one. */
-#define GEOSEG_ABI_VERSION 1
+#define GEOSEG_ABI_VERSION 2
 
 enum geoseg_dtype {
     GEOSEG_UINT8 = 0,
@@ -30,7 +35,8 @@ enum geoseg_dtype {
     GEOSEG_INT32 = 4,
     GEOSEG_FLOAT32 = 5,
     GEOSEG_FLOAT64 = 6,
-    GEOSEG_INT8 = 7
+    GEOSEG_INT8 = 7,
+    GEOSEG_BFLOAT16 = 8
 };
 
 GEOSEG_API int32_t geoseg_abi_version(void);
@@ -92,6 +98,90 @@ GEOSEG_API int64_t geoseg_classify(
     int64_t views, int64_t classes, float inverse_temperature, const uint16_t *ids,
     const uint8_t *valid, int64_t valid_row_stride,
     int64_t height, int64_t width, const struct geoseg_class_output *output);
+
+/* The four-direction scan of a map (batch, height, width, channels) with one state per channel:
+ *   z = dt_bias + sum_r dt_weight_r q_r;  d = softplus(z)
+ *   h = exp(-exp(a_logs) d) h + d q_B x;  y += q_C h + ds x
+ * along rows, columns, and both backwards. q holds, per pixel and direction, rank rows of z, then B,
+ * then C. All but x and y are float32 (float64 where x is). */
+struct geoseg_ss2d_scan {
+    int32_t dtype;  /* of x and y: FLOAT32, FLOAT64 or BFLOAT16 */
+    int64_t batch, height, width, channels, rank;
+    const void *x;
+    const void *q;          /* (batch, height, width, 4, rank + 2) */
+    const void *dt_weight;  /* (4, channels, rank) */
+    const void *dt_bias;    /* (4, channels) */
+    const void *a_logs;     /* (4, channels) */
+    const void *ds;         /* (4, channels) */
+};
+
+/* Gradients, shaped as what they belong to. Those of parameters are added to: zero them before. */
+struct geoseg_ss2d_grads {
+    void *x, *q, *dt_weight, *dt_bias, *a_logs, *ds;
+};
+
+GEOSEG_API int64_t geoseg_ss2d_workspace(const struct geoseg_ss2d_scan *scan, int32_t threads);
+GEOSEG_API int32_t geoseg_ss2d(const struct geoseg_ss2d_scan *scan, void *y, void *workspace,
+                               int32_t threads);
+GEOSEG_API int64_t geoseg_ss2d_backward_workspace(const struct geoseg_ss2d_scan *scan);
+/* FLOAT32 and FLOAT64 only. */
+GEOSEG_API int32_t geoseg_ss2d_backward(const struct geoseg_ss2d_scan *scan, const void *dy,
+                                        const struct geoseg_ss2d_grads *grads, void *workspace,
+                                        int32_t threads);
+
+/* The selective scan for any number of states and groups. Sequences are (batch, length, channels);
+ * b and c are (batch, groups, length, states); FLOAT32 or FLOAT64. */
+struct geoseg_sequences {
+    int32_t dtype;
+    int32_t softplus;       /* whether delta + delta_bias goes through softplus */
+    int64_t batch, channels, length, states, groups;
+    const void *u, *delta, *b, *c;
+    const void *a;          /* (channels, states) */
+    const void *d;          /* (channels), or NULL */
+    const void *delta_bias; /* (channels), or NULL */
+};
+
+/* Shaped as what they belong to; those of a, d and delta_bias once per image. */
+struct geoseg_sequence_grads {
+    void *u, *delta, *b, *c, *a, *d, *delta_bias;
+};
+
+GEOSEG_API int64_t geoseg_selective_scan_workspace(const struct geoseg_sequences *scan,
+                                                   int32_t threads, int32_t backward);
+GEOSEG_API int32_t geoseg_selective_scan(const struct geoseg_sequences *scan, void *y,
+                                         void *workspace, int32_t threads);
+GEOSEG_API int32_t geoseg_selective_scan_backward(
+    const struct geoseg_sequences *scan, const void *dy,
+    const struct geoseg_sequence_grads *grads, void *workspace, int32_t threads);
+
+/* Neighbourhood attention of maps (batch, height, width, heads, dim):
+ *   softmax(scale rotated(q) . rotated(k) + bias) v over the kernel x kernel window of each query.
+ * The result is dense. Maps are at least as large as the kernel, which is odd, 3 to 13. */
+struct geoseg_attention {
+    int32_t dtype;          /* of q, k, v and the result: FLOAT32, FLOAT64 or BFLOAT16 */
+    int64_t batch, height, width, heads, dim, kernel;
+    const void *q, *k, *v;  /* dense along dim */
+    int64_t q_stride[4], k_stride[4], v_stride[4];  /* of image, row, column, head */
+    const void *bias;       /* (heads, 2 kernel - 1, 2 kernel - 1), or NULL */
+    const void *rope_rows;  /* sine, cosine of each row's dim / 4 angles, or NULL */
+    const void *rope_columns;
+    double scale;
+};
+
+/* Dense, shaped as what they belong to; that of the bias once per image, zeroed before. */
+struct geoseg_attention_grads {
+    void *q, *k, *v, *bias;
+};
+
+GEOSEG_API int64_t geoseg_na2d_workspace(const struct geoseg_attention *attention, int32_t threads);
+GEOSEG_API int32_t geoseg_na2d(const struct geoseg_attention *attention, void *y, void *workspace,
+                               int32_t threads);
+GEOSEG_API int64_t geoseg_na2d_backward_workspace(const struct geoseg_attention *attention,
+                                                  int32_t threads);
+/* FLOAT32 and FLOAT64 only. */
+GEOSEG_API int32_t geoseg_na2d_backward(const struct geoseg_attention *attention, const void *dy,
+                                        const struct geoseg_attention_grads *grads, void *workspace,
+                                        int32_t threads);
 
 #ifdef __cplusplus
 }

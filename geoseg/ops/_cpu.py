@@ -1,0 +1,325 @@
+"""Calls the compiled CPU kernels on torch tensors; mirrors ``kernels/include/geoseg_kernels.h``.
+
+The kernels take float32, float64 and, forwards, bfloat16; float16 goes through float32 here.
+"""
+
+import ctypes
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from geoseg import _native
+
+Rope = tuple[Tensor, Tensor]
+
+DTYPE_CODES = {torch.float32: 5, torch.float64: 6, torch.bfloat16: 8}
+DIRECTIONS = 4
+
+_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
+
+
+class _Scan(ctypes.Structure):
+    """Mirrors ``struct geoseg_ss2d_scan``."""
+
+    _fields_ = (
+        ("dtype", ctypes.c_int32),
+        *((name, _SIZE) for name in ("batch", "height", "width", "channels", "rank")),
+        *((name, _POINTER) for name in ("x", "q", "dt_weight", "dt_bias", "a_logs", "ds")),
+    )
+
+
+class _ScanGrads(ctypes.Structure):
+    """Mirrors ``struct geoseg_ss2d_grads``."""
+
+    _fields_ = tuple(
+        (name, _POINTER) for name in ("x", "q", "dt_weight", "dt_bias", "a_logs", "ds")
+    )
+
+
+class _Sequences(ctypes.Structure):
+    """Mirrors ``struct geoseg_sequences``."""
+
+    _fields_ = (
+        ("dtype", ctypes.c_int32),
+        ("softplus", ctypes.c_int32),
+        *((name, _SIZE) for name in ("batch", "channels", "length", "states", "groups")),
+        *((name, _POINTER) for name in ("u", "delta", "b", "c", "a", "d", "delta_bias")),
+    )
+
+
+class _SequenceGrads(ctypes.Structure):
+    """Mirrors ``struct geoseg_sequence_grads``."""
+
+    _fields_ = tuple((name, _POINTER) for name in ("u", "delta", "b", "c", "a", "d", "delta_bias"))
+
+
+class _Attention(ctypes.Structure):
+    """Mirrors ``struct geoseg_attention``."""
+
+    _fields_ = (
+        ("dtype", ctypes.c_int32),
+        *((name, _SIZE) for name in ("batch", "height", "width", "heads", "dim", "kernel")),
+        *((name, _POINTER) for name in ("q", "k", "v")),
+        *((name, _SIZE * 4) for name in ("q_stride", "k_stride", "v_stride")),
+        *((name, _POINTER) for name in ("bias", "rope_rows", "rope_columns")),
+        ("scale", ctypes.c_double),
+    )
+
+
+class _AttentionGrads(ctypes.Structure):
+    """Mirrors ``struct geoseg_attention_grads``."""
+
+    _fields_ = tuple((name, _POINTER) for name in ("q", "k", "v", "bias"))
+
+
+def unavailable_reason() -> str | None:
+    """Return why the compiled library cannot be used here, or None."""
+    return _native.unavailable_reason()
+
+
+def ss2d_scan(
+    x: Tensor, q: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor
+) -> Tensor:
+    """Return the four-direction scan, (N, H, W, C); see `geoseg.ops.reference.ss2d_scan`."""
+    given = _readable(x)
+    inputs = [t.contiguous() for t in (given, q, dt_weight, dt_bias, A_logs, Ds)]
+    scan = _scan(inputs)
+    y = torch.empty_like(inputs[0])
+    lib, threads = _library(), torch.get_num_threads()
+    if y.numel():
+        workspace = _workspace(lib.geoseg_ss2d_workspace(scan, threads))
+        _done(lib.geoseg_ss2d(scan, y.data_ptr(), workspace.data_ptr(), threads))
+    return y.to(x.dtype)
+
+
+def ss2d_scan_backward(
+    dy: Tensor,
+    x: Tensor,
+    q: Tensor,
+    dt_weight: Tensor,
+    dt_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return the gradients of x, q, dt_weight, dt_bias, A_logs and Ds."""
+    wide = q.dtype
+    inputs = [t.to(wide).contiguous() for t in (x, q, dt_weight, dt_bias, A_logs, Ds)]
+    dy = dy.to(wide).contiguous()
+    outputs = [torch.empty_like(t) for t in inputs[:2]] + [torch.zeros_like(t) for t in inputs[2:]]
+    scan, grads = _scan(inputs), _ScanGrads(*[t.data_ptr() for t in outputs])
+    lib, threads = _library(), torch.get_num_threads()
+    if x.numel():
+        workspace = _workspace(lib.geoseg_ss2d_backward_workspace(scan))
+        arguments = (dy.data_ptr(), ctypes.byref(grads), workspace.data_ptr(), threads)
+        _done(lib.geoseg_ss2d_backward(scan, *arguments))
+    outputs[0] = outputs[0].to(x.dtype)
+    return tuple(outputs)
+
+
+def na2d(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kernel_size: int,
+    bias: Tensor | None,
+    scale: float,
+    rope: Rope | None,
+) -> Tensor:
+    """Return neighbourhood attention, (N, H, W, heads, d); dilation is the caller's."""
+    given = [_readable(t) for t in (q, k, v)]
+    tables = _tables(given[0], bias, rope)
+    attention = _attention(given, kernel_size, tables, scale)
+    y = torch.empty(q.shape, dtype=given[0].dtype)
+    lib, threads = _library(), torch.get_num_threads()
+    if y.numel():
+        workspace = _workspace(lib.geoseg_na2d_workspace(attention, threads))
+        _done(lib.geoseg_na2d(attention, y.data_ptr(), workspace.data_ptr(), threads))
+    return y.to(q.dtype)
+
+
+def na2d_backward(
+    dy: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kernel_size: int,
+    bias: Tensor | None,
+    scale: float,
+    rope: Rope | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return the gradients of q, k, v and the bias."""
+    wide = _wide(q)
+    given = [t.to(wide) for t in (q, k, v)]
+    dy = dy.to(wide).contiguous()
+    tables = _tables(given[0], bias, rope)
+    attention = _attention(given, kernel_size, tables, scale)
+    outputs = [torch.empty(q.shape, dtype=wide) for _ in range(3)]
+    dbias = None if bias is None else torch.zeros((q.shape[0], *bias.shape), dtype=wide)
+    grads = _AttentionGrads(*[t.data_ptr() for t in outputs], _address(dbias))
+    lib, threads = _library(), torch.get_num_threads()
+    if q.numel():
+        workspace = _workspace(lib.geoseg_na2d_backward_workspace(attention, threads))
+        arguments = (dy.data_ptr(), ctypes.byref(grads), workspace.data_ptr(), threads)
+        _done(lib.geoseg_na2d_backward(attention, *arguments))
+    dq, dk, dv = (t.to(q.dtype) for t in outputs)
+    return dq, dk, dv, None if dbias is None else dbias.sum(0)
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> Tensor:
+    """Return the selective scan, (N, K*D, L); see `geoseg.ops.selective_scan`."""
+    inputs = _by_time(_wide(u), u, delta, B, C, A, D, delta_bias)
+    sequences = _sequences(inputs, delta_softplus)
+    y = torch.empty_like(_present(inputs[0]))
+    lib, threads = _library(), torch.get_num_threads()
+    if y.numel():
+        workspace = _workspace(lib.geoseg_selective_scan_workspace(sequences, threads, 0))
+        _done(lib.geoseg_selective_scan(sequences, y.data_ptr(), workspace.data_ptr(), threads))
+    return y.mT.contiguous().to(u.dtype)
+
+
+def selective_scan_backward(
+    dy: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of u, delta, A, B, C, D and delta_bias; None where nothing was given."""
+    wide = _wide(u)
+    inputs = _by_time(wide, u, delta, B, C, A, D, delta_bias)
+    sequences = _sequences(inputs, delta_softplus)
+    dy = dy.to(wide).mT.contiguous()
+    outputs = [torch.zeros_like(_present(t)) for t in inputs[:4]]
+    batch, channels = u.shape[:2]
+    # Of the parameters, one gradient per image: added up in a fixed order.
+    per_image = [(batch, *A.shape), (batch, channels), (batch, channels)]
+    outputs += [torch.zeros(shape, dtype=wide) for shape in per_image]
+    grads = _SequenceGrads(*[t.data_ptr() for t in outputs])
+    lib, threads = _library(), torch.get_num_threads()
+    if u.numel():
+        workspace = _workspace(lib.geoseg_selective_scan_workspace(sequences, threads, 1))
+        arguments = (dy.data_ptr(), ctypes.byref(grads), workspace.data_ptr(), threads)
+        _done(lib.geoseg_selective_scan_backward(sequences, *arguments))
+    du, ddelta, dB, dC = (
+        grad.mT.contiguous().to(given.dtype)
+        for grad, given in zip(outputs[:4], (u, delta, B, C), strict=True)
+    )
+    dA, dD, d_bias = (grad.sum(0) for grad in outputs[4:])
+    return du, ddelta, dA, dB, dC, None if D is None else dD, None if delta_bias is None else d_bias
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    lib = _native.library()
+    assert lib is not None, "callers ask unavailable_reason() first"
+    for name, structure, grads in (
+        ("ss2d", _Scan, _ScanGrads),
+        ("selective_scan", _Sequences, _SequenceGrads),
+        ("na2d", _Attention, _AttentionGrads),
+    ):
+        inputs, gradients = ctypes.POINTER(structure), ctypes.POINTER(grads)
+        forward = getattr(lib, f"geoseg_{name}")
+        forward.argtypes = (inputs, _POINTER, _POINTER, ctypes.c_int32)
+        backward = getattr(lib, f"geoseg_{name}_backward")
+        backward.argtypes = (inputs, _POINTER, gradients, _POINTER, ctypes.c_int32)
+    number = ctypes.c_int32
+    for name, structure, count in (
+        ("ss2d", _Scan, 1),
+        ("ss2d_backward", _Scan, 0),
+        ("selective_scan", _Sequences, 2),
+        ("na2d", _Attention, 1),
+        ("na2d_backward", _Attention, 1),
+    ):
+        size = getattr(lib, f"geoseg_{name}_workspace")
+        size.restype = _SIZE
+        size.argtypes = (ctypes.POINTER(structure), *([number] * count))
+    return lib
+
+
+def _scan(inputs: Sequence[Tensor]) -> _Scan:
+    x, _, dt_weight = inputs[:3]
+    sizes = (*x.shape, dt_weight.shape[2])
+    return _Scan(DTYPE_CODES[x.dtype], *sizes, *[t.data_ptr() for t in inputs])
+
+
+def _sequences(inputs: Sequence[Tensor | None], delta_softplus: bool) -> _Sequences:
+    u, b = _present(inputs[0]), _present(inputs[2])  # (N, L, K*D), (N, K, L, S)
+    batch, length, channels = u.shape
+    sizes = (batch, channels, length, b.shape[3], b.shape[1])
+    addresses = [_address(t) for t in inputs]
+    return _Sequences(DTYPE_CODES[u.dtype], int(delta_softplus), *sizes, *addresses)
+
+
+def _attention(
+    given: Sequence[Tensor], kernel_size: int, tables: Sequence[Tensor | None], scale: float
+) -> _Attention:
+    strides = [(_SIZE * 4)(*t.stride()[:4]) for t in given]
+    return _Attention(
+        DTYPE_CODES[given[0].dtype],
+        *given[0].shape,
+        kernel_size,
+        *[t.data_ptr() for t in given],
+        *strides,
+        *[_address(t) for t in tables],
+        scale,
+    )
+
+
+def _tables(like: Tensor, bias: Tensor | None, rope: Rope | None) -> list[Tensor | None]:
+    """Return bias and rotation tables in the type that sums are kept in."""
+    given = (bias, *(rope if rope is not None else (None, None)))
+    return [None if t is None else t.to(_wide(like)).contiguous() for t in given]
+
+
+def _by_time(
+    wide: torch.dtype,
+    u: Tensor,
+    delta: Tensor,
+    B: Tensor,
+    C: Tensor,
+    *parameters: Tensor | None,
+) -> list[Tensor | None]:
+    """Return sequences with time before channels and states, then the parameters."""
+    turned: list[Tensor | None] = [t.to(wide).mT.contiguous() for t in (u, delta, B, C)]
+    return turned + [None if p is None else p.to(wide).contiguous() for p in parameters]
+
+
+def _readable(t: Tensor) -> Tensor:
+    return t if t.dtype in DTYPE_CODES else t.float()
+
+
+def _wide(t: Tensor) -> torch.dtype:
+    return torch.float64 if t.dtype == torch.float64 else torch.float32
+
+
+def _present(t: Tensor | None) -> Tensor:
+    assert t is not None
+    return t
+
+
+def _address(t: Tensor | None) -> int | None:
+    return None if t is None else t.data_ptr()
+
+
+def _workspace(size_bytes: int) -> Tensor:
+    """Return scratch memory from torch's allocator, which keeps it for the next call."""
+    return torch.empty(size_bytes, dtype=torch.uint8)
+
+
+def _done(status: int) -> None:
+    assert status == 0

@@ -1,0 +1,171 @@
+"""Neighbourhood attention: every pixel attends to the window around it, moved in at the borders."""
+
+import torch
+from torch import Tensor
+
+from geoseg.ops import library, reference
+from geoseg.ops.backends import choose_backend, implementation, without_autocast
+
+Rope = tuple[Tensor, Tensor]
+
+LARGEST_KERNEL = 13
+
+
+def neighborhood_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kernel_size: int,
+    *,
+    dilation: int = 1,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Return softmax attention of each pixel over the ``kernel_size`` squared keys around it.
+
+    Windows are moved inwards at the borders, never cut or padded (Hassani et al., CVPR 2023). With
+    a dilation, pixels attend to those of equal coordinates modulo it.
+
+    Args:
+        q: queries, (N, H, W, heads, d), float32, bfloat16, float16 or float64.
+        k: keys, likewise.
+        v: values, likewise.
+        kernel_size: side of the window, odd, 3 to 13.
+        dilation: distance of neighbours within a window, in pixels.
+        bias: added to the scores at the key's offset from the query, whose own is in the middle,
+            (heads, 2*kernel_size-1, 2*kernel_size-1).
+        scale: factor on the scores before the bias; None: d**-0.5.
+        backend: None takes the first that can run; a name runs or raises.
+
+    Returns:
+        (N, H, W, heads, d), dtype of ``q``. Softmax and sums are float32 at least.
+
+    Raises:
+        BackendUnavailableError: the named backend cannot run this; the message says why.
+        ValueError: shapes that do not belong together, or a map smaller than the window.
+    """
+    _check(q, k, v, kernel_size, dilation, bias)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if dilation == 1:
+        return _attend((q, k, v), kernel_size, bias=bias, scale=scale, rope=None, backend=backend)
+    # Pixels of one residue class see each other only: a class is an undilated map of its own.
+    rows = []
+    for i in range(dilation):
+        columns = []
+        for j in range(dilation):
+            part = (t[:, i::dilation, j::dilation] for t in (q, k, v))
+            y = _attend((*part,), kernel_size, bias=bias, scale=scale, rope=None, backend=backend)
+            columns.append(y)
+        rows.append(columns)
+    return _interleave(rows, q.shape)
+
+
+def rotary_neighborhood_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kernel_size: int,
+    *,
+    rope: Rope,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Return neighbourhood attention of queries and keys that are rotated while they are read.
+
+    Args:
+        q: queries before rotation, (N, H, W, heads, d), d a multiple of 4.
+        k: keys before rotation, likewise.
+        v: values, likewise.
+        kernel_size: as for `neighborhood_attention`.
+        rope: sine and cosine of each row and of each column, (H, d/4, 2) and (W, d/4, 2), float32.
+            Adjacent channel pairs of the first half of d turn by the row's angles, those of the
+            second half by the column's.
+        bias: as for `neighborhood_attention`.
+        scale: likewise.
+        backend: likewise.
+
+    Returns:
+        (N, H, W, heads, d), dtype of ``q``.
+    """
+    _check(q, k, v, kernel_size, 1, bias)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return _attend((q, k, v), kernel_size, bias=bias, scale=scale, rope=rope, backend=backend)
+
+
+def rope_angles(rope: Rope) -> tuple[Tensor, Tensor]:
+    """Return sine and cosine of each pixel's channel pairs, (H, W, d/2), from separate tables."""
+    rows, columns = rope
+    shape = (rows.shape[0], columns.shape[0], rows.shape[1])
+    both = [
+        torch.cat([rows[:, None, :, i].expand(shape), columns[None, :, :, i].expand(shape)], dim=-1)
+        for i in range(2)
+    ]
+    return both[0], both[1]
+
+
+def _attend(
+    qkv: tuple[Tensor, ...],
+    kernel_size: int,
+    *,
+    bias: Tensor | None,
+    scale: float,
+    rope: Rope | None,
+    backend: str | None,
+) -> Tensor:
+    q, k, v = qkv
+    name = choose_backend("neighborhood_attention", q.device.type, backend)
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    bias = None if bias is None else bias.to(wide)
+    with without_autocast(q.device.type):
+        if name == "reference":
+            dtype = q.dtype
+            q, k, v = (t.to(wide) for t in qkv)
+            if rope is not None:
+                sin, cos = (t.to(wide) for t in rope_angles(rope))
+                q, k = (reference.rotate(t, sin, cos) for t in (q, k))
+            return reference.neighborhood_attention(q, k, v, kernel_size, bias, scale).to(dtype)
+        if name in {"torch", "natten"}:
+            return implementation(name).na2d(q, k, v, kernel_size, bias, scale, rope)
+        if bias is not None:
+            bias = bias.contiguous()
+        return library.na2d(q, k, v, kernel_size, bias, scale, rope)
+
+
+def _interleave(rows: list[list[Tensor]], shape: torch.Size) -> Tensor:
+    """Return the map whose residue classes are given, differentiably."""
+    dilation = len(rows)
+    y = rows[0][0].new_zeros(shape)
+    for i in range(dilation):
+        for j in range(dilation):
+            y[:, i::dilation, j::dilation] = rows[i][j]
+    return y
+
+
+def _check(
+    q: Tensor, k: Tensor, v: Tensor, kernel_size: int, dilation: int, bias: Tensor | None
+) -> None:
+    if q.ndim != 5 or k.shape != q.shape or v.shape != q.shape:
+        raise ValueError(
+            "neighborhood_attention expects q, k and v of one shape (N, H, W, heads, d); got "
+            f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}."
+        )
+    if kernel_size % 2 == 0 or not 3 <= kernel_size <= LARGEST_KERNEL or dilation < 1:
+        raise ValueError(
+            f"neighborhood_attention expects an odd kernel_size from 3 to {LARGEST_KERNEL} and a "
+            f"dilation of at least 1; got {kernel_size} and {dilation}."
+        )
+    smallest = kernel_size * dilation
+    if min(q.shape[1:3]) < smallest:
+        raise ValueError(
+            f"neighborhood_attention expects maps of at least {smallest} pixels a side, the window "
+            f"times the dilation; got {q.shape[1]}x{q.shape[2]}. Pad the map or use a smaller "
+            "window."
+        )
+    side = 2 * kernel_size - 1
+    if bias is not None and tuple(bias.shape) != (q.shape[3], side, side):
+        raise ValueError(
+            f"neighborhood_attention expects a bias of shape {(q.shape[3], side, side)}; got "
+            f"{tuple(bias.shape)}."
+        )

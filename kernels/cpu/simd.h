@@ -1,0 +1,328 @@
+// Vectors as wide as the instruction set has them, written once for all of them. GCC and Clang
+// compile their vector extension; other compilers get plain loops of the same meaning.
+#ifndef GEOSEG_SIMD_H
+#define GEOSEG_SIMD_H
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "isa.h"
+
+#if defined(__AVX512F__)
+#define GEOSEG_VECTOR_BYTES 64
+#define GEOSEG_VECTOR_REGISTERS 32
+#elif defined(__AVX__)
+#define GEOSEG_VECTOR_BYTES 32
+#define GEOSEG_VECTOR_REGISTERS 16
+#elif defined(__aarch64__)
+#define GEOSEG_VECTOR_BYTES 16
+#define GEOSEG_VECTOR_REGISTERS 32
+#else
+#define GEOSEG_VECTOR_BYTES 16
+#define GEOSEG_VECTOR_REGISTERS 16
+#endif
+
+#if defined(__has_builtin) && !defined(GEOSEG_PLAIN_LOOPS)
+#if __has_builtin(__builtin_shufflevector)
+#define GEOSEG_HAS_VECTORS 1
+#endif
+#endif
+#ifndef GEOSEG_HAS_VECTORS
+#define GEOSEG_HAS_VECTORS 0
+#endif
+#if GEOSEG_HAS_VECTORS
+#define GEOSEG_INLINE inline __attribute__((always_inline))
+#else
+#define GEOSEG_INLINE inline
+#endif
+
+namespace GEOSEG_NAMESPACE {
+
+template <class T>
+constexpr int LANES_OF = GEOSEG_VECTOR_BYTES / static_cast<int>(sizeof(T));
+
+#if GEOSEG_HAS_VECTORS
+
+template <class T>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(GEOSEG_VECTOR_BYTES)));
+};
+template <class T>
+using Vec = typename VectorOf<T>::type;
+
+template <class T>
+GEOSEG_INLINE Vec<T> splat(T value) {
+    return value - Vec<T>{};
+}
+template <class T>
+GEOSEG_INLINE Vec<T> greater_of(Vec<T> a, Vec<T> b) {
+    return a > b ? a : b;
+}
+template <class T>
+GEOSEG_INLINE Vec<T> smaller_of(Vec<T> a, Vec<T> b) {
+    return a < b ? a : b;
+}
+// b where x is negative, else a.
+template <class T>
+GEOSEG_INLINE Vec<T> by_sign(Vec<T> x, Vec<T> a, Vec<T> b) {
+    return x < Vec<T>{} ? b : a;
+}
+
+#else
+
+template <class T>
+struct Vec {
+    T lane[LANES_OF<T>];
+    T operator[](int i) const { return lane[i]; }
+    T &operator[](int i) { return lane[i]; }
+};
+
+#define GEOSEG_LANEWISE(op)                                                \
+    template <class T>                                                     \
+    inline Vec<T> operator op(Vec<T> a, Vec<T> b) {                        \
+        for (int i = 0; i < LANES_OF<T>; ++i) a.lane[i] = a.lane[i] op b.lane[i]; \
+        return a;                                                          \
+    }                                                                      \
+    template <class T>                                                     \
+    inline Vec<T> operator op(T a, Vec<T> b) {                             \
+        for (int i = 0; i < LANES_OF<T>; ++i) b.lane[i] = a op b.lane[i];  \
+        return b;                                                          \
+    }                                                                      \
+    template <class T>                                                     \
+    inline Vec<T> operator op(Vec<T> a, T b) {                             \
+        for (int i = 0; i < LANES_OF<T>; ++i) a.lane[i] = a.lane[i] op b;  \
+        return a;                                                          \
+    }                                                                      \
+    template <class T, class U>                                            \
+    inline Vec<T> &operator op##=(Vec<T> &a, U b) {                        \
+        a = a op b;                                                        \
+        return a;                                                          \
+    }
+GEOSEG_LANEWISE(+)
+GEOSEG_LANEWISE(-)
+GEOSEG_LANEWISE(*)
+GEOSEG_LANEWISE(/)
+#undef GEOSEG_LANEWISE
+
+template <class T>
+inline Vec<T> operator-(Vec<T> a) {
+    for (int i = 0; i < LANES_OF<T>; ++i) a.lane[i] = -a.lane[i];
+    return a;
+}
+template <class T>
+inline Vec<T> splat(T value) {
+    Vec<T> a;
+    for (int i = 0; i < LANES_OF<T>; ++i) a.lane[i] = value;
+    return a;
+}
+template <class T>
+inline Vec<T> greater_of(Vec<T> a, Vec<T> b) {
+    for (int i = 0; i < LANES_OF<T>; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
+    return a;
+}
+template <class T>
+inline Vec<T> smaller_of(Vec<T> a, Vec<T> b) {
+    for (int i = 0; i < LANES_OF<T>; ++i) a.lane[i] = a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i];
+    return a;
+}
+template <class T>
+inline Vec<T> by_sign(Vec<T> x, Vec<T> a, Vec<T> b) {
+    for (int i = 0; i < LANES_OF<T>; ++i) a.lane[i] = x.lane[i] < 0 ? b.lane[i] : a.lane[i];
+    return a;
+}
+
+#endif
+
+template <class T>
+GEOSEG_INLINE Vec<T> load(const T *from) {
+    Vec<T> v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+template <class T>
+GEOSEG_INLINE void store(T *to, Vec<T> v) {
+    std::memcpy(to, &v, sizeof v);
+}
+// Keeps a loaded vector in a register: compilers like to load it again for each of its uses, and an
+// unaligned load costs as much as the multiply-add that it feeds.
+template <class V>
+GEOSEG_INLINE void keep(V &v) {
+#if GEOSEG_HAS_VECTORS && defined(__x86_64__)
+    __asm__("" : "+v"(v));
+#elif GEOSEG_HAS_VECTORS && defined(__aarch64__)
+    __asm__("" : "+w"(v));
+#else
+    (void)v;
+#endif
+}
+template <class T>
+GEOSEG_INLINE T sum_of(Vec<T> v) {
+    T lane[LANES_OF<T>];
+    store(lane, v);
+    for (int step = LANES_OF<T> / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; ++i) lane[i] += lane[i + step];
+    return lane[0];
+}
+
+// 2^t for t <= 0 and a little above. float: relative error below 2e-8 before rounding; below 2^-126
+// the result stays there, which is nothing for every use here. double: exact to the last bits, one
+// lane after the other.
+GEOSEG_INLINE Vec<float> exp2_of(Vec<float> t) {
+    t = greater_of<float>(t, splat(-126.0f));
+#if GEOSEG_HAS_VECTORS
+    typedef int32_t Bits __attribute__((vector_size(GEOSEG_VECTOR_BYTES)));
+    const Vec<float> shifted = t + 12582912.0f;  // 1.5 * 2^23: its low bits hold the nearest integer
+    const Vec<float> f = t - (shifted - 12582912.0f);  // [-1/2, 1/2]
+    // Exactly 1 at 0: a recurrence multiplies decays near 1 thousands of times, and a bias adds up.
+    Vec<float> p = f * 1.53533605e-4f + 1.3398875e-3f;
+    p = p * f + 9.61843692e-3f;
+    p = p * f + 5.55033237e-2f;
+    p = p * f + 2.40226477e-1f;
+    p = p * f + 6.93147182e-1f;
+    p = p * f + 1.0f;
+    return (Vec<float>)((Bits)p + ((Bits)shifted << 23));  // adds to the exponent
+#else
+    for (int i = 0; i < LANES_OF<float>; ++i) t[i] = std::exp2(t[i]);
+    return t;
+#endif
+}
+GEOSEG_INLINE Vec<double> exp2_of(Vec<double> t) {
+    for (int i = 0; i < LANES_OF<double>; ++i) t[i] = std::exp2(t[i]);
+    return t;
+}
+
+// log2(1 + e) for e in [0, 1]; exact to 1e-7 relative also where e is tiny.
+GEOSEG_INLINE Vec<float> log2_1p_of(Vec<float> e) {
+    Vec<float> p = e * 7.54908081e-3f - 4.25666559e-2f;
+    p = p * e + 1.12855532e-1f;
+    p = p * e - 1.97118409e-1f;
+    p = p * e + 2.75641149e-1f;
+    p = p * e - 3.58408405e-1f;
+    p = p * e + 4.80692949e-1f;
+    p = p * e - 7.21340208e-1f;
+    p = p * e + 1.442695f;
+    return p * e;
+}
+GEOSEG_INLINE Vec<double> log2_1p_of(Vec<double> e) {
+    for (int i = 0; i < LANES_OF<double>; ++i) e[i] = std::log1p(e[i]) * 1.4426950408889634;
+    return e;
+}
+
+// bfloat16 is the upper half of a float.
+struct Bfloat16 {
+    uint16_t bits;
+};
+GEOSEG_INLINE float widen(Bfloat16 value) {
+    const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, sizeof wide);
+    return wide;
+}
+GEOSEG_INLINE float widen(float value) { return value; }
+GEOSEG_INLINE double widen(double value) { return value; }
+GEOSEG_INLINE void narrow(float value, Bfloat16 *to) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    bits += 0x7fffu + ((bits >> 16) & 1u);  // to the nearest, ties to even
+    to->bits = is_nan ? 0x7fc0 : static_cast<uint16_t>(bits >> 16);
+}
+GEOSEG_INLINE void narrow(float value, float *to) { *to = value; }
+GEOSEG_INLINE void narrow(double value, double *to) { *to = value; }
+
+// The type that sums are kept in.
+template <class E>
+struct Sums {
+    typedef E type;
+};
+template <>
+struct Sums<Bfloat16> {
+    typedef float type;
+};
+
+// A vector of neighbours in memory, whatever type they are stored in.
+GEOSEG_INLINE Vec<float> load_wide(const float *from) { return load(from); }
+GEOSEG_INLINE Vec<double> load_wide(const double *from) { return load(from); }
+GEOSEG_INLINE Vec<float> load_wide(const Bfloat16 *from) {
+#if GEOSEG_HAS_VECTORS
+    typedef uint16_t Half __attribute__((vector_size(GEOSEG_VECTOR_BYTES / 2)));
+    typedef uint32_t Bits __attribute__((vector_size(GEOSEG_VECTOR_BYTES)));
+    Half half;
+    std::memcpy(&half, from, sizeof half);
+    return (Vec<float>)(__builtin_convertvector(half, Bits) << 16);
+#else
+    Vec<float> v;
+    for (int i = 0; i < LANES_OF<float>; ++i) v[i] = widen(from[i]);
+    return v;
+#endif
+}
+GEOSEG_INLINE void store_narrow(float *to, Vec<float> v) { store(to, v); }
+GEOSEG_INLINE void store_narrow(double *to, Vec<double> v) { store(to, v); }
+GEOSEG_INLINE void store_narrow(Bfloat16 *to, Vec<float> v) {
+#if GEOSEG_HAS_VECTORS
+    typedef uint16_t Half __attribute__((vector_size(GEOSEG_VECTOR_BYTES / 2)));
+    typedef uint32_t Bits __attribute__((vector_size(GEOSEG_VECTOR_BYTES)));
+    const Bits bits = (Bits)v;
+    const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const Bits kept = v == v ? rounded : Bits{} + 0x7fc0u;
+    const Half half = __builtin_convertvector(kept, Half);
+    std::memcpy(to, &half, sizeof half);
+#else
+    for (int i = 0; i < LANES_OF<float>; ++i) narrow(v[i], to + i);
+#endif
+}
+// The first `count` lanes only; the others are 0, or are left as they are in memory.
+template <class E>
+GEOSEG_INLINE auto load_some(const E *from, int count) {
+    typedef typename Sums<E>::type T;
+    T lane[LANES_OF<T>] = {};
+    for (int i = 0; i < count; ++i) lane[i] = widen(from[i]);
+    return load(lane);
+}
+template <class E, class V>
+GEOSEG_INLINE void store_some(E *to, V v, int count) {
+    for (int i = 0; i < count; ++i) narrow(v[i], to + i);
+}
+
+// Turns a square of LANES vectors: lane i of vector j becomes lane j of vector i.
+template <class T>
+GEOSEG_INLINE void transpose(Vec<T> *square) {
+    constexpr int N = LANES_OF<T>;
+#if GEOSEG_HAS_VECTORS
+    // Interleaving each vector with the one half the square away, log2(N) times.
+    for (int step = 1; step < N; step *= 2) {
+        Vec<T> next[N];
+        for (int i = 0; i < N / 2; ++i) {
+            const Vec<T> a = square[i], b = square[i + N / 2];
+            if constexpr (N == 16) {
+                next[2 * i] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5,
+                                                      21, 6, 22, 7, 23);
+                next[2 * i + 1] = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12,
+                                                          28, 13, 29, 14, 30, 15, 31);
+            } else if constexpr (N == 8) {
+                next[2 * i] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+                next[2 * i + 1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+            } else if constexpr (N == 4) {
+                next[2 * i] = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+                next[2 * i + 1] = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+            } else {
+                next[2 * i] = __builtin_shufflevector(a, b, 0, 2);
+                next[2 * i + 1] = __builtin_shufflevector(a, b, 1, 3);
+            }
+        }
+        for (int i = 0; i < N; ++i) square[i] = next[i];
+    }
+#else
+    for (int i = 0; i < N; ++i)
+        for (int j = 0; j < i; ++j) {
+            const T kept = square[i][j];
+            square[i][j] = square[j][i];
+            square[j][i] = kept;
+        }
+#endif
+}
+
+}  // namespace GEOSEG_NAMESPACE
+
+#endif

@@ -1,0 +1,78 @@
+// What the forward and the backward scan share: reading a block of channels and one time step.
+#ifndef GEOSEG_SS2D_H
+#define GEOSEG_SS2D_H
+
+#include "scan_order.h"
+#include "simd.h"
+
+namespace GEOSEG_NAMESPACE {
+
+// The parameters of one direction for LANES channels, those of absent channels 0.
+template <class T>
+struct ScanWeights {
+    const T *dt;  // rank rows of LANES, times log2(e)
+    Vec<T> bias;  // times log2(e)
+    Vec<T> decay; // -exp(A_logs)
+};
+
+template <class T>
+ScanWeights<T> pack_weights(const geoseg_ss2d_scan &s, int direction, int64_t first, int lanes,
+                            T *dt) {
+    const T *weight = static_cast<const T *>(s.dt_weight) + direction * s.channels * s.rank;
+    const T *bias = static_cast<const T *>(s.dt_bias) + direction * s.channels;
+    const T *logs = static_cast<const T *>(s.a_logs) + direction * s.channels;
+    const T log2e = static_cast<T>(1.4426950408889634);
+    for (int64_t r = 0; r < s.rank; ++r)
+        for (int i = 0; i < LANES_OF<T>; ++i)
+            dt[r * LANES_OF<T> + i] = i < lanes ? log2e * weight[(first + i) * s.rank + r] : T(0);
+    T lane_bias[LANES_OF<T>], lane_decay[LANES_OF<T>];
+    for (int i = 0; i < LANES_OF<T>; ++i) {
+        lane_bias[i] = i < lanes ? log2e * bias[first + i] : T(0);
+        lane_decay[i] = i < lanes ? -std::exp(logs[first + i]) : T(0);
+    }
+    return {dt, load(lane_bias), load(lane_decay)};
+}
+
+// Sum of the four directions' skip weights.
+template <class T>
+Vec<T> pack_skips(const geoseg_ss2d_scan &s, int64_t first, int lanes) {
+    const T *skip = static_cast<const T *>(s.ds);
+    T sum[LANES_OF<T>] = {};
+    for (int k = 0; k < DIRECTIONS; ++k)
+        for (int i = 0; i < lanes; ++i) sum[i] += skip[k * s.channels + first + i];
+    return load(sum);
+}
+
+// softplus in units of ln 2, from z times log2(e); e is what the logistic function needs.
+template <class T>
+struct Softplus {
+    Vec<T> value, e;
+};
+template <class T>
+GEOSEG_INLINE Softplus<T> softplus2(Vec<T> z) {
+    const Vec<T> e = exp2_of(by_sign<T>(z, -z, z));  // of -|z|
+    return {greater_of<T>(z, Vec<T>{}) + log2_1p_of(e), e};
+}
+
+// A channel block of the map: in place where it is dense and wide enough, else a copy.
+template <class T>
+struct Block {
+    const T *values;
+    int64_t stride;  // from pixel to pixel
+};
+template <class E, class T>
+Block<T> block_of(const E *map, int64_t pixels, int64_t channels, int64_t first, int lanes,
+                  T *copy) {
+    if constexpr (sizeof(E) == sizeof(T))
+        if (lanes == LANES_OF<T>) return {reinterpret_cast<const T *>(map) + first, channels};
+    for (int64_t p = 0; p < pixels; ++p) {
+        const E *from = map + p * channels + first;
+        store(copy + p * LANES_OF<T>,
+              lanes == LANES_OF<T> ? load_wide(from) : load_some(from, lanes));
+    }
+    return {copy, LANES_OF<T>};
+}
+
+}  // namespace GEOSEG_NAMESPACE
+
+#endif

@@ -1,0 +1,50 @@
+"""Runs the CUDA kernels' bodies on the CPU: the real sources, built with g++."""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+KERNELS = ROOT / "kernels"
+PROGRAMS = ("ss2d", "selective_scan", "na2d")
+SOURCES = Path(__file__).parent
+COMPILER = shutil.which("g++")
+
+
+def build(source: Path, folder: Path, *, io: int = 0) -> ctypes.CDLL:
+    """Compile a source with the emulator in place of CUDA."""
+    library = folder / f"{source.stem}-{io}.so"
+    command = [
+        *(COMPILER, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+        *("-shared", "-fPIC", "-x", "c++", f"-DGEOSEG_IO={io}", str(source), "-o", str(library)),
+        *(f"-I{KERNELS / 'include'}", f"-I{KERNELS / 'cuda'}", f"-I{SOURCES}"),
+    ]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return ctypes.CDLL(str(library))
+
+
+class Emulator:
+    """Stands in for the CUDA driver: same kernels, grids and arguments."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.libraries, self.reversed = folder, {}, False
+        self.launches = []
+
+    def launch(self, kernel, grid, arguments, device):
+        key = kernel.program, kernel.io
+        if key not in self.libraries:
+            source = KERNELS / "cuda" / f"{kernel.program}.cu"
+            self.libraries[key] = build(source, self.folder, io=kernel.io)
+        function = getattr(self.libraries[key], f"geoseg_{kernel.entry}")
+        blocks = (ctypes.c_int * 3)(*grid.blocks)
+        status = function(
+            ctypes.byref(arguments),
+            blocks,
+            grid.threads,
+            ctypes.c_int64(grid.shared_bytes),
+            int(self.reversed),
+        )
+        assert status == 0, {1: "too many threads", 2: "wrote past shared memory"}[status]
+        self.launches.append((kernel.entry, grid))
