@@ -17,23 +17,37 @@ def generator(tag: str) -> np.random.Generator:
 
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return the tensor of a state-dict key without ``backbone.``; the first rule that fits."""
-    z = generator(f"w:{name}").standard_normal(shape)
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
-    if name.endswith("running_mean"):
-        z = 0.1 * z
-    elif name.endswith("running_var"):
-        z = np.exp(0.2 * z)
-    elif "layer_scale" in name and not name.endswith(".bias"):
-        z = 0.15 * z
-    elif name.endswith("bias"):
-        z = 0.1 * z
-    elif len(shape) == 1:
-        z = 1 + 0.1 * z
-    else:
-        gain = 0.15 if ".cpe" in f".{name}" else 0.5 if ".conv3." in name else 1.0
-        z = gain * z / np.sqrt(np.prod(shape[1:]))
-    return z.astype(np.float32)
+    if name.endswith("rope.angle"):  # not random
+        theta = 1.0 / 10_000 ** torch.linspace(0, 1, shape[0] // 2)
+        return theta.repeat_interleave(2).numpy()
+    z = generator(f"w:{name}").standard_normal(shape)
+    return _scaled(z, name).astype(np.float32)
+
+
+# Tests on a name with the value they give to normal numbers, the first that fits.
+RULES = (
+    (lambda name: name.endswith("running_mean"), lambda z: 0.1 * z),
+    (lambda name: name.endswith("running_var"), lambda z: np.exp(0.2 * z)),
+    (lambda name: name.endswith("A_logs"), lambda z: 0.3 * z),
+    (lambda name: name.endswith("Ds"), lambda z: 1 + 0.2 * z),
+    (lambda name: name.endswith("dt_projs_bias"), lambda z: -2 + 0.5 * z),
+    (lambda name: "layer_scale" in name and not name.endswith(".bias"), lambda z: 0.15 * z),
+    (lambda name: "rpb." in name, lambda z: 0.3 * z),
+    (lambda name: name.endswith("bias"), lambda z: 0.1 * z),
+)
+
+
+def _scaled(z: np.ndarray, name: str) -> np.ndarray:
+    for fits, value in RULES:
+        if fits(name):
+            return value(z)
+    if z.ndim == 1:
+        return 1 + 0.1 * z
+    gain = 0.15 if ".cpe" in f".{name}" else 0.5 if ".conv3." in name else 1.0
+    fan = z.shape[-1] if name.endswith("dt_projs_weight") else np.prod(z.shape[1:])
+    return gain * z / np.sqrt(fan)
 
 
 def state_dict(keys: str, *, num_classes: int | None = None) -> dict[str, torch.Tensor]:
