@@ -13,7 +13,14 @@ import geoseg
 from geoseg.checkpoint import save_model
 from geoseg.errors import ModelFileError
 from geoseg.models import create_classifier, from_official, load_official_weights
-from geoseg.models.weights import is_segmentor, network_name, official_layout
+from geoseg.models.segman import SIDE_MULTIPLE_PX, SMALLEST_SIDE_PX
+from geoseg.models.weights import (
+    class_count,
+    is_segmentor,
+    network_name,
+    network_options,
+    official_layout,
+)
 from geoseg.spec import Architecture, BandSpec, ClassSpec, ModelSpec, Task, TileSpec
 
 # ImageNet statistics of 8-bit RGB, which all published recipes use.
@@ -48,14 +55,12 @@ def convert_official(
     """
     checkpoint = load_checkpoint(official)
     weights = official_layout(checkpoint)
+    name, options = network_name(weights), network_options(weights)
     task: Task = "semantic-segmentation" if is_segmentor(weights) else "classification"
+    num_classes = class_count(weights) or 1000
     if task == "semantic-segmentation":
         network = from_official(weights)
-        name, num_classes = str(network.name), weights["decoder.conv_seg.weight"].shape[0]
     else:
-        name = network_name(weights)
-        head = weights.get("head.weight")
-        num_classes = 1000 if head is None else head.shape[0]
         network = create_classifier(name, num_classes)
         load_official_weights(network, weights)
     named = classes or _own_classes(checkpoint, num_classes) or _numbered(num_classes)
@@ -66,12 +71,12 @@ def convert_official(
         )
     spec = ModelSpec(
         name=out.stem,
-        architecture=Architecture(name),
+        architecture=Architecture(name, options),
         bands=IMAGENET_BANDS,
         dtype="uint8",
         classes=tuple(named),
         task=task,
-        tile=TileSpec(size_px=512, overlap_px=128),
+        tile=advised_tile(name),
         description=f"{name}, converted from {official.name}.",
         licence="that of the published weights; see their source",
         versions={"geoseg": geoseg.__version__, "torch": str(torch.__version__)},
@@ -107,6 +112,13 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
             f"checkpoint {str(path)!r}: expected a dict; got {type(checkpoint).__name__}."
         )
     return checkpoint
+
+
+def advised_tile(name: str) -> TileSpec:
+    """Return how a network is tiled, with the sizes that it can take."""
+    if name.startswith("segman"):
+        return TileSpec(multiple_px=SIDE_MULTIPLE_PX, min_px=SMALLEST_SIDE_PX)
+    return TileSpec()
 
 
 def class_color(index: int) -> str:

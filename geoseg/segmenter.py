@@ -1,5 +1,7 @@
 """Segmenter: a network together with the record of how it is fed."""
 
+import functools
+import logging
 from collections.abc import Sequence
 from typing import Self
 
@@ -10,6 +12,8 @@ from torch import Tensor, nn
 from geoseg.errors import ModelFileError
 from geoseg.preprocess import Preprocess
 from geoseg.spec import ModelSpec, TileSpec
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Probabilities are turned into logits by the logarithm; 0 would become -inf.
@@ -115,9 +119,21 @@ def pad_to_legal(x: Tensor, tile: TileSpec) -> Tensor:
         )
     if bottom == 0 and right == 0:
         return x
+    say_padded((height, width), (height + bottom, width + right))
     # Reflection needs more pixels than it adds; a smaller image is repeated instead.
     reflects = bottom < height and right < width
     return F.pad(x, (0, right, 0, bottom), mode="reflect" if reflects else "replicate")
+
+
+@functools.cache
+def say_padded(size: tuple[int, int], legal: tuple[int, int]) -> None:
+    """Log that images of a size are padded to another, once for each."""
+    logger.info(
+        "images of %dx%d px are padded to %dx%d at the bottom and right, the nearest size that the "
+        "network takes, and the padding is cut off again",
+        *size,
+        *legal,
+    )
 
 
 def legal_side(side_px: int, tile: TileSpec) -> int:

@@ -11,7 +11,8 @@ import torch
 from geoseg.checkpoint import load_model, load_network, read_spec
 from geoseg.convert import class_color, convert_official, load_checkpoint
 from geoseg.errors import ModelFileError
-from geoseg.spec import ClassSpec
+from geoseg.models import create_model
+from geoseg.spec import Architecture, ClassSpec
 
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import rule
@@ -42,6 +43,30 @@ def test_a_segmentor_with_its_own_classes(weights, tmp_path):
     model = load_model(tmp_path / "m.safetensors")
     key = "decode_head.conv_seg.weight"
     assert torch.equal(model.network.decoder.conv_seg.weight, weights[key])
+
+
+def test_segman_carries_its_sizes_and_options(tmp_path):
+    weights = rule.state_dict("segman_t_ade20k", num_classes=3)
+    for key in list(weights):  # a decoder of another width, as the Cityscapes file of size S has
+        if key.startswith("decode_head."):
+            del weights[key]
+    network = create_model("segman_t", num_classes=3, decoder_channels=24)
+    head = {f"decode_head.{k}": v for k, v in network.decoder.state_dict().items()}
+    path = saved(tmp_path, {"state_dict": weights | head, "meta": {"CLASSES": ("a", "b", "c")}})
+    spec = convert_official(path, tmp_path / "m.safetensors")
+    assert spec.architecture == Architecture("segman_t", {"decoder_channels": 24})
+    assert (spec.tile.multiple_px, spec.tile.min_px) == (32, 224)
+    model = load_model(tmp_path / "m.safetensors")
+    with torch.inference_mode():
+        assert model(torch.full((1, 3, 200, 230), 127.0)).shape == (1, 3, 200, 230)
+
+
+def test_an_imagenet_file_of_segman(tmp_path):
+    file = {"state_dict_ema": rule.state_dict("segman_t_imagenet"), "epoch": 309}
+    spec = convert_official(saved(tmp_path, file), tmp_path / "m.safetensors")
+    assert (spec.task, spec.num_classes) == ("classification", 1000)
+    network, _ = load_network(tmp_path / "m.safetensors")
+    assert network.name == "segman_t"
 
 
 def test_classes_of_the_1x_files(weights, tmp_path):

@@ -1,11 +1,13 @@
 """A network behind its record: padding to legal sizes, precision, kinds of answers."""
 
+import logging
+
 import pytest
 import torch
 from torch import nn
 
 from geoseg.errors import ModelFileError
-from geoseg.segmenter import Segmenter, legal_side
+from geoseg.segmenter import Segmenter, legal_side, pad_to_legal, say_padded
 from geoseg.spec import TileSpec
 from tests.conftest import make_spec, small_conv
 
@@ -41,6 +43,18 @@ def test_padding_reflects_at_the_bottom_and_right():
     model(torch.arange(15.0).view(1, 1, 3, 5))
     row = network.seen[0][0, 0, 0].tolist()
     assert row == [0, 1, 2, 3, 4, 3, 2, 1]
+
+
+def test_padding_is_said_once_for_each_size(caplog):
+    caplog.set_level(logging.INFO, "geoseg.segmenter")
+    tile = TileSpec(multiple_px=32, min_px=224)
+    say_padded.cache_clear()
+    for _ in range(2):
+        assert pad_to_legal(torch.zeros(1, 1, 200, 250), tile).shape == (1, 1, 224, 256)
+    assert pad_to_legal(torch.zeros(1, 1, 224, 256), tile).shape == (1, 1, 224, 256)
+    assert [r.getMessage()[:51] for r in caplog.records] == [
+        "images of 200x250 px are padded to 224x256 at the b"
+    ]
 
 
 def test_legal_sides():

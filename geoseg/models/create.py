@@ -8,7 +8,16 @@ from typing import Any
 from torch import nn
 
 from geoseg.errors import UsageError
-from geoseg.models.mscan import MscanClassifier, mscan_b, mscan_l, mscan_s, mscan_t
+from geoseg.models.mscan import Mscan, MscanClassifier, mscan_b, mscan_l, mscan_s, mscan_t
+from geoseg.models.segman import segman_b, segman_l, segman_s, segman_t
+from geoseg.models.segman_encoder import (
+    SegManClassifier,
+    SegManEncoder,
+    segman_encoder_b,
+    segman_encoder_l,
+    segman_encoder_s,
+    segman_encoder_t,
+)
 from geoseg.models.segnext import segnext_b, segnext_l, segnext_s, segnext_t
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -16,13 +25,21 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "segnext_s": segnext_s,
     "segnext_b": segnext_b,
     "segnext_l": segnext_l,
+    "segman_t": segman_t,
+    "segman_s": segman_s,
+    "segman_b": segman_b,
+    "segman_l": segman_l,
 }
 
-ENCODERS = {
+ENCODERS: dict[str, Callable[..., Mscan | SegManEncoder]] = {
     "segnext_t": mscan_t,
     "segnext_s": mscan_s,
     "segnext_b": mscan_b,
     "segnext_l": mscan_l,
+    "segman_t": segman_encoder_t,
+    "segman_s": segman_encoder_s,
+    "segman_b": segman_encoder_b,
+    "segman_l": segman_encoder_l,
 }
 
 
@@ -59,7 +76,10 @@ def create_classifier(name: str, num_classes: int = 1000) -> nn.Module:
     Returns:
         A module that maps (N, 3, H, W) to logits (N, num_classes).
     """
-    return MscanClassifier(name, ENCODERS[_known(name, ENCODERS, "model")](), num_classes)
+    encoder = ENCODERS[_known(name, ENCODERS, "model")]()
+    if isinstance(encoder, Mscan):
+        return MscanClassifier(name, encoder, num_classes)
+    return SegManClassifier(name, encoder, num_classes)
 
 
 def _known(name: str, known: Iterable[str], what: str) -> str:

@@ -17,12 +17,23 @@ def conv_gelu(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Return ``gelu(conv(x))``, (N, C, H, W)."""
     if not can_fuse(x):
         return F.gelu(conv(x))
-    operator = torch.ops.mkldnn._convolution_pointwise.default
-    return operator(*_arguments(conv, x), "gelu", [], "none")
+    return _with_activation(conv, x, "gelu", "none")
 
 
-def conv_add(conv: nn.Conv2d, x: Tensor, other: Tensor) -> Tensor:
-    """Return ``conv(x) + other``, (N, C, H, W)."""
+def conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Return ``relu(conv(x))``, (N, C, H, W)."""
+    return _with_activation(conv, x, "relu") if can_fuse(x) else F.relu(conv(x))
+
+
+def conv_silu(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Return ``silu(conv(x))``, (N, C, H, W)."""
+    return _with_activation(conv, x, "swish") if can_fuse(x) else F.silu(conv(x))
+
+
+def conv_add(conv: nn.Conv2d, x: Tensor, other: Tensor | None) -> Tensor:
+    """Return ``conv(x) + other``, (N, C, H, W); None adds nothing."""
+    if other is None:
+        return conv(x)
     return _with_operand(conv, x, other, "add") if can_fuse(x, other) else conv(x) + other
 
 
@@ -52,7 +63,7 @@ def fused_dtypes() -> tuple[torch.dtype, ...]:
     """Return the data types that this build and this CPU have fused convolutions for."""
     operators = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
     overloads = operators.overloads() if operators is not None else []
-    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    has_onednn = torch.backends.mkldnn.is_available()
     if not has_onednn or {"default", "binary"} - set(overloads):
         return ()
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -62,6 +73,11 @@ def fused_dtypes() -> tuple[torch.dtype, ...]:
 
 def _arguments(conv: nn.Conv2d, x: Tensor) -> tuple[object, ...]:
     return x, conv.weight, conv.bias, *_geometry(conv)
+
+
+def _with_activation(conv: nn.Conv2d, x: Tensor, name: str, algorithm: str = "") -> Tensor:
+    operator = torch.ops.mkldnn._convolution_pointwise.default
+    return operator(*_arguments(conv, x), name, [], algorithm)
 
 
 def _with_operand(conv: nn.Conv2d, x: Tensor, other: Tensor, operation: str) -> Tensor:

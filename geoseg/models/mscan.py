@@ -11,20 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from geoseg.models.fused import can_fuse, conv_add, conv_gelu, conv_mul
-from geoseg.models.layers import ChannelNorm, DropPath
+from geoseg.models.fused import conv_add, conv_gelu, conv_mul
+from geoseg.models.layers import ChannelNorm, ConvMlp, DropPath, depthwise
 
 # GELU precedes the gate and the strips follow the 5x5: kernel lengths of the three strip pairs.
 STRIP_LENGTHS = (7, 11, 21)
 MLP_RATIOS = (8, 8, 4, 4)
-# Half of the largest block that glibc can be told to keep; see geoseg/predict/memory.py.
-STRIP_BYTES = 16 * 2**20
-
-
-def depthwise(channels: int, kernel: tuple[int, int]) -> nn.Conv2d:
-    """Return a depthwise convolution with bias that keeps the map's size."""
-    padding = (kernel[0] // 2, kernel[1] // 2)
-    return nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels)
 
 
 class SpatialGate(nn.Module):
@@ -61,44 +53,6 @@ class GatedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W). The shortcut takes ``x`` as given, which is already normalised."""
         return conv_add(self.proj_2, self.spatial_gating_unit(conv_gelu(self.proj_1, x)), x)
-
-
-class ConvMlp(nn.Module):
-    """1x1 convolution, depthwise 3x3, GELU, 1x1 convolution."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.dwconv = depthwise(hidden, (3, 3))
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W).
-
-        On a CPU the hidden map, up to eight times as wide as ``x``, is made in strips of rows: it
-        then stays out of memory that the system has to clear anew for every layer.
-        """
-        if not can_fuse(x):
-            return self._whole(x)
-        height, width = x.shape[2:]
-        hidden_bytes = self.fc1.out_channels * height * width * x.element_size()
-        strips = round(hidden_bytes / STRIP_BYTES)
-        if strips < 2:
-            return self._whole(x)
-        rows = -(-height // strips)
-        out = torch.empty_like(x)
-        for i in range(len(x)):
-            image, made = x[i : i + 1], out[i : i + 1]
-            for row in range(0, height, rows):
-                # The 3x3 sees one row beyond the strip; at the map's own edge it sees zeros.
-                first, stop = max(0, row - 1), min(height, row + rows + 1)
-                hidden = conv_gelu(self.dwconv, self.fc1(image[:, :, first:stop]))
-                inner = hidden[:, :, row - first : row - first + rows]
-                made[:, :, row : row + rows] = self.fc2(inner)
-        return out
-
-    def _whole(self, x: Tensor) -> Tensor:
-        return self.fc2(conv_gelu(self.dwconv, self.fc1(x)))
 
 
 class MscanBlock(nn.Module):

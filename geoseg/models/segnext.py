@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.models.hamburger import LightHamHead
-from geoseg.models.layers import resize_like
+from geoseg.models.layers import check_bands, resize_like
 from geoseg.models.mscan import Mscan, mscan_b, mscan_l, mscan_s, mscan_t
 
 SMALLEST_SIDE_PX = 32
@@ -53,11 +53,7 @@ class SegNeXt(nn.Module):
 
 def check_image(name: str, image: Tensor, in_channels: int) -> None:
     """Raise a ValueError unless ``image`` is (N, in_channels, H >= 32, W >= 32)."""
-    if image.ndim != 4 or image.shape[1] != in_channels:
-        raise ValueError(
-            f"{name} expects images (N, {in_channels}, H, W); got {tuple(image.shape)}. "
-            f"Give {in_channels} bands, or build the network with in_channels=..."
-        )
+    check_bands(name, image, in_channels)
     height, width = image.shape[-2:]
     if min(height, width) < SMALLEST_SIDE_PX:
         raise ValueError(

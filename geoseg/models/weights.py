@@ -4,6 +4,8 @@ Proven on the complete key lists of the published models; the published files th
 be opened where this was written (`make verify-official` does, where there is network).
 """
 
+import functools
+import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.errors import WeightsMismatchError
-from geoseg.models.create import ENCODERS, create_model
+from geoseg.models.create import ENCODERS, MODELS, create_model
 
 logger = logging.getLogger(__name__)
 
 StateDict = Mapping[str, Tensor]
+# Widths and depths of an encoder's stages.
+Shape = tuple[tuple[int, ...], tuple[int, ...]]
 
 # Prefixes of the two published layouts -> ours.
 PREFIXES = {"backbone.": "encoder.", "decode_head.": "decoder."}
@@ -26,6 +30,10 @@ RENAMED = {
     ".mlp.dwconv.dwconv.": ".mlp.dwconv.",  # mmseg 0.x; the 1.x re-release has the short form
     ".hamburger.ham.bases": ".hamburger.bases",
 }
+
+FIRST_CONVOLUTIONS = ("encoder.patch_embed1.proj.0.weight", "encoder.patch_embed.0.weight")
+# Heads of the ImageNet classifiers; the encoders lie beside them without a prefix.
+CLASSIFIERS = ("head.", "classifier.")
 
 OPENMMLAB = "https://download.openmmlab.com/mmsegmentation/v0.5"
 ADE20K_RUN = "segnext_mscan-{}_1x16_512x512_adamw_160k_ade20k"
@@ -50,6 +58,8 @@ class OfficialFile:
     licence: str = "Apache-2.0 (open-mmlab/mmsegmentation)"
 
 
+# SegMAN's files lie on cloud drives without lasting addresses: only the project's own page leads to
+# them, and they are converted from disk.
 # The publisher states no checksums. The ends of the names are no part of the files' SHA-256: for
 # segnext_b others report 647a0cda... (so `make verify-official` prints sums, and compares none).
 OFFICIAL_FILES = (
@@ -92,15 +102,19 @@ def from_official(state_dict: Mapping[str, Any]) -> nn.Module:
     """
     weights = official_layout(state_dict)
     name = network_name(weights)
-    try:
-        num_classes = weights["decoder.conv_seg.weight"].shape[0]
-    except KeyError:
+    num_classes = class_count(weights)
+    if num_classes is None or not is_segmentor(weights):
         raise WeightsMismatchError(
             f"expected a segmentor with decode_head.conv_seg; got only an encoder of {name}. "
             "Use create_model and load_official_weights to start training from it."
-        ) from None
-    in_channels = weights["encoder.patch_embed1.proj.0.weight"].shape[1]
-    network = create_model(name, in_channels=in_channels, num_classes=num_classes)
+        )
+    first = next(key for key in FIRST_CONVOLUTIONS if key in weights)
+    network = create_model(
+        name,
+        in_channels=weights[first].shape[1],
+        num_classes=num_classes,
+        **network_options(weights),
+    )
     load_official_weights(network, weights)
     return network.eval()
 
@@ -126,6 +140,7 @@ def load_official_weights(network: nn.Module, state_dict: Mapping[str, Any]) -> 
     usable = {key: weights[key] for key in own if key in weights}
     _adapt_first_convolution(usable, own)
     _check_complete(network, usable, own)
+    _check_angles(usable, own)
     network.load_state_dict(usable, strict=False)
     return unused
 
@@ -177,7 +192,7 @@ def _rename(key: str, *, prefixed: bool) -> str:
             key = new + key.removeprefix(old)
             break
     else:
-        if not prefixed and not key.startswith(("encoder.", "decoder.", "head.")):
+        if not prefixed and not key.startswith(("encoder.", "decoder.", *CLASSIFIERS)):
             key = "encoder." + key
     for old, new in RENAMED.items():
         key = key.replace(old, new)
@@ -185,7 +200,7 @@ def _rename(key: str, *, prefixed: bool) -> str:
 
 
 def _adapt_first_convolution(usable: dict[str, Tensor], own: StateDict) -> None:
-    for key in ("encoder.patch_embed1.proj.0.weight", "patch_embed1.proj.0.weight"):
+    for key in (*FIRST_CONVOLUTIONS, *(k.removeprefix("encoder.") for k in FIRST_CONVOLUTIONS)):
         if key in usable and usable[key].shape[1] != own[key].shape[1]:
             given, wanted = usable[key].shape[1], own[key].shape[1]
             usable[key] = adapt_bands(usable[key], wanted)
@@ -216,13 +231,35 @@ def _check_complete(network: nn.Module, usable: StateDict, own: StateDict) -> No
             )
 
 
+def _check_angles(usable: StateDict, own: StateDict) -> None:
+    """Say which rotary angles differ from the architecture's; they are loaded as they are."""
+    for key, angle in usable.items():
+        if not key.endswith("rope.angle"):
+            continue
+        if not torch.equal(angle[::2], angle[1::2]):
+            raise WeightsMismatchError(
+                f"{key!r}: expected each angle twice in a row; got {angle[:4].tolist()}, ... "
+                "Give a checkpoint of the published SegMAN."
+            )
+        if not torch.allclose(angle.float(), own[key].float().to(angle.device), rtol=1e-4, atol=0):
+            logger.warning("%s differs from the published architecture's; loaded as it is", key)
+
+
 def _label(network: nn.Module) -> str:
     return str(getattr(network, "name", type(network).__name__))
 
 
 def is_segmentor(weights: StateDict) -> bool:
     """Return whether weights under our key names hold an encoder and a decoder."""
-    return any(key.startswith("decoder.") for key in weights)
+    return "decoder.conv_seg.weight" in weights
+
+
+def class_count(weights: StateDict) -> int | None:
+    """Return the number of classes of a segmentor or classifier; None for a bare encoder."""
+    for key in ("decoder.conv_seg.weight", "head.weight", "classifier.4.weight"):
+        if key in weights:
+            return weights[key].shape[0]
+    return None
 
 
 def network_name(weights: StateDict) -> str:
@@ -231,24 +268,56 @@ def network_name(weights: StateDict) -> str:
     Raises:
         WeightsMismatchError: none has.
     """
-    found = _mscan_shape(weights)
-    for name, build in ENCODERS.items():
-        with torch.device("meta"):
-            encoder = build()
-        if (encoder.channels, encoder.depths) == found:
-            return name
+    return _architecture(weights)[0]
+
+
+def network_options(weights: StateDict) -> dict[str, Any]:
+    """Return the builder options by which a segmentor's shapes differ from its size's usual ones.
+
+    SegMAN's Cityscapes files have decoders of other widths than those for ADE20K.
+    """
+    name, options = _architecture(weights)
+    wide = weights.get("decoder.linear_c2.proj.weight"), weights.get("decoder.conv_seg.weight")
+    if wide[0] is None or wide[1] is None:
+        return options
+    found = {"projection_channels": wide[0].shape[0], "decoder_channels": wide[1].shape[1]}
+    usual = inspect.signature(MODELS[name]).parameters
+    return options | {key: n for key, n in found.items() if n != usual[key].default}
+
+
+def _architecture(weights: StateDict) -> tuple[str, dict[str, Any]]:
+    """Return the name of the network with the weights' encoder, and the options it needs."""
+    found = _encoder_shape(weights)
+    for name in ENCODERS:
+        if _own_shape(name) == found:
+            return name, {}
+    if _own_shape("segman_l", stage3_of_448=True) == found:
+        return "segman_l", {"stage3_of_448": True}
     raise WeightsMismatchError(
         f"expected a checkpoint of {', '.join(ENCODERS)}; got stage widths {found[0]} and depths "
         f"{found[1]}. Give an official checkpoint."
     )
 
 
-def _mscan_shape(weights: StateDict) -> tuple[tuple[int, ...], tuple[int, ...]]:
+@functools.cache
+def _own_shape(name: str, **options: bool) -> Shape:
+    """Return stage widths and depths of an encoder that is built here."""
+    with torch.device("meta"):
+        encoder = ENCODERS[name](**options)
+    return encoder.channels, encoder.depths
+
+
+def _encoder_shape(weights: StateDict) -> Shape:
     channels, depths = [], []
-    for stage in range(1, 5):
-        norm = weights.get(f"encoder.norm{stage}.weight")
-        channels.append(0 if norm is None else norm.shape[0])
-        prefix = f"encoder.block{stage}."
-        blocks = {key.split(".")[2] for key in weights if key.startswith(prefix)}
+    is_segman = "encoder.patch_embed.0.weight" in weights
+    for stage in range(4):
+        prefix = (
+            f"encoder.layers.{2 * stage}.blocks." if is_segman else f"encoder.block{stage + 1}."
+        )
+        blocks = {
+            key.removeprefix(prefix).split(".")[0] for key in weights if key.startswith(prefix)
+        }
+        norm = f"{prefix}0.norm1.weight" if is_segman else f"encoder.norm{stage + 1}.weight"
+        channels.append(weights[norm].shape[0] if norm in weights else 0)
         depths.append(len(blocks))
     return tuple(channels), tuple(depths)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from geoseg.models import create_model, mscan
+from geoseg.models import create_model, layers
 from geoseg.models.fused import can_fuse, conv_add, conv_gelu, conv_mul, fused_dtypes
 
 CONVOLUTIONS = {
@@ -81,10 +81,10 @@ def test_the_network_answers_the_same_with_and_without(monkeypatch):
 @pytest.mark.parametrize("height", [37, 64])
 def test_an_mlp_in_strips_equals_the_whole(monkeypatch, batch, height):
     torch.manual_seed(0)
-    mlp = mscan.ConvMlp(8, 64).eval().to(memory_format=torch.channels_last)
+    mlp = layers.ConvMlp(8, 64).eval().to(memory_format=torch.channels_last)
     x = torch.randn(batch, 8, height, 40).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         whole = mlp(x)
         for strips in (2, 5, height):
-            monkeypatch.setattr(mscan, "STRIP_BYTES", 64 * height * 40 * 4 / strips)
+            monkeypatch.setattr(layers, "STRIP_BYTES", 64 * height * 40 * 4 / strips)
             assert torch.allclose(mlp(x), whole, rtol=1e-5, atol=1e-6)

@@ -13,18 +13,28 @@ PARAMETERS = {  # 150 classes, counted on the official models
     "segnext_s": 13_932_886,
     "segnext_b": 27_636_310,
     "segnext_l": 48_926_550,
+    "segman_t": 6_397_260,
+    "segman_s": 29_424_636,
+    "segman_b": 51_802_820,
+    "segman_l": 92_335_734,
 }
 ENCODER_PARAMETERS = {
     "segnext_t": 3_903_584,
     "segnext_s": 13_450_176,
     "segnext_b": 26_277_824,
     "segnext_l": 44_636_864,
+    "segman_t": 2_281_334,
+    "segman_s": 23_955_222,
+    "segman_b": 43_419_170,
+    "segman_l": 79_301_840,
 }
 
 
 class NetworkSuite:
-    name: str
+    name = ""
     smallest_px = 32
+    sizes = ((32, 32), (33, 47), (64, 96))
+    usual = (64, 64)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -41,8 +51,9 @@ class NetworkSuite:
         encoder = sum(p.numel() for p in network.encoder.parameters())
         assert encoder == ENCODER_PARAMETERS[self.name]
 
-    @pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 96)])
-    def test_shapes_at_any_size(self, network, size):
+    @pytest.mark.parametrize("index", range(3))
+    def test_shapes_at_any_legal_size(self, network, index):
+        size = self.sizes[index]
         image = torch.randn(2, 3, *size)
         with torch.inference_mode():
             stages = network.encoder(image)
@@ -55,12 +66,12 @@ class NetworkSuite:
         assert full.dtype == torch.float32
 
     def test_same_input_same_output(self, network):
-        image = torch.randn(1, 3, 64, 64)
+        image = torch.randn(1, 3, *self.usual)
         with torch.inference_mode():
             assert torch.equal(network(image), network(image))
 
     def test_tiles_do_not_depend_on_their_batch(self, network):
-        image = torch.randn(3, 3, 64, 64)
+        image = torch.randn(3, 3, *self.usual)
         with torch.inference_mode():
             together = network(image)
             alone = torch.cat([network(image[i : i + 1]) for i in range(3)])
@@ -68,7 +79,7 @@ class NetworkSuite:
 
     def test_gradients_reach_every_parameter(self):
         network = create_model(self.name, num_classes=3, drop_path=0.0).train()
-        network(torch.randn(2, 3, 64, 64)).square().mean().backward()
+        network(torch.randn(2, 3, *self.usual)).square().mean().backward()
         without = [n for n, p in network.named_parameters() if p.grad is None]
         assert without == []
 
@@ -76,7 +87,7 @@ class NetworkSuite:
     def test_any_number_of_bands(self, bands):
         network = create_model(self.name, in_channels=bands, num_classes=2).eval()
         with torch.inference_mode():
-            assert network(torch.randn(1, bands, 32, 32)).shape == (1, 2, 32, 32)
+            assert network(torch.randn(1, bands, *self.usual)).shape == (1, 2, *self.usual)
 
     def test_too_small_an_image_is_refused(self, network):
         with pytest.raises(ValueError, match=f"at least {self.smallest_px} px a side; got 31x40"):
@@ -87,7 +98,7 @@ class NetworkSuite:
             network(torch.randn(1, 4, 64, 64))
 
     def test_runs_in_bf16(self, network):
-        image = torch.randn(1, 3, 64, 64)
+        image = torch.randn(1, 3, *self.usual)
         other = create_model(self.name, num_classes=5).eval()
         other.load_state_dict(network.state_dict())
         with torch.inference_mode():
@@ -114,8 +125,43 @@ class TestSegNeXtL(NetworkSuite):
     name = "segnext_l"
 
 
+class SegManSuite(NetworkSuite):
+    smallest_px = 224
+    sizes = ((224, 224), (250, 283), (256, 320))
+    usual = (224, 224)
+
+    @pytest.mark.parametrize("size", [(224, 240), (225, 256), (192, 256), (216, 224)])
+    def test_sizes_that_the_decoder_cannot_fold_are_refused(self, network, size):
+        with pytest.raises(ValueError, match=r"multiples of 32 px and at least 224 px a side; got"):
+            network(torch.randn(1, 3, *size))
+
+    def test_a_single_image_cannot_be_trained_on(self):
+        network = create_model(self.name, num_classes=2).train()
+        with pytest.raises(ValueError, match="at least 2 images per process in training.*got 1"):
+            network.decoder([torch.randn(1, c, 4, 4) for c in network.encoder.channels])
+
+
+class TestSegManT(SegManSuite):
+    name = "segman_t"
+
+
+class TestSegManS(SegManSuite):
+    name = "segman_s"
+
+
+@pytest.mark.slow
+class TestSegManB(SegManSuite):
+    name = "segman_b"
+
+
+@pytest.mark.slow
+class TestSegManL(SegManSuite):
+    name = "segman_l"
+
+
 def test_every_network_has_its_suite():
-    suites = {suite.name for suite in NetworkSuite.__subclasses__()}
+    families = NetworkSuite.__subclasses__()
+    suites = {suite.name for suite in (*families, *SegManSuite.__subclasses__()) if suite.name}
     assert suites == set(MODELS) == set(list_models())
 
 
@@ -126,17 +172,21 @@ def test_unknown_names_list_close_matches():
         create_model("segnext_t", num_classes=2, drop_pth=0.1)
 
 
-def test_classifier():
-    classifier = create_classifier("segnext_t").eval()
-    assert sum(p.numel() for p in classifier.parameters()) == 4_160_584
+@pytest.mark.parametrize(
+    ("name", "parameters", "side"), [("segnext_t", 4_160_584, 64), ("segman_t", 3_506_014, 224)]
+)
+def test_classifier(name, parameters, side):
+    classifier = create_classifier(name).eval()
+    assert sum(p.numel() for p in classifier.parameters()) == parameters
     with torch.inference_mode():
-        assert classifier(torch.randn(2, 3, 64, 64)).shape == (2, 1000)
+        assert classifier(torch.randn(2, 3, side, side)).shape == (2, 1000)
 
 
-def test_activations_stay_channels_last(monkeypatch):
+@pytest.mark.parametrize(("name", "size"), [("segnext_t", (96, 64)), ("segman_t", (224, 256))])
+def test_activations_stay_channels_last(monkeypatch, name, size):
     # Fused convolutions call no hooks; tests/models/test_fused.py looks at theirs.
     monkeypatch.setattr("geoseg.models.fused.can_fuse", lambda *_: False)
-    network = create_model("segnext_t", num_classes=2).eval()
+    network = create_model(name, num_classes=2).eval()
     layouts = []
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
@@ -146,7 +196,7 @@ def test_activations_stay_channels_last(monkeypatch):
                 )
             )
     with torch.inference_mode():
-        network(torch.randn(1, 3, 96, 64))
+        network(torch.randn(1, 3, *size))
     assert len(layouts) > 100
     assert all(layouts)
 
