@@ -11,8 +11,8 @@ test: .venv/.ready-full
 	.venv/bin/pytest
 
 lint: .venv/.ready-full
-	.venv/bin/ruff format --check geoseg tests
-	.venv/bin/ruff check geoseg tests
+	.venv/bin/ruff format --check geoseg tests kernels
+	.venv/bin/ruff check geoseg tests kernels
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/pylint geoseg
@@ -20,6 +20,7 @@ lint: .venv/.ready-full
 bench: .venv/.ready-full
 	.venv/bin/python -m tests.benchmarks.models.run
 	.venv/bin/python -m tests.benchmarks.predict.run
+	.venv/bin/python kernels/benchmarks/run.py
 
 # The slow rest: slow tests, every Python, oldest allowed versions, no compiler, the wheel alone.
 ci-full: .venv/.ready-full

@@ -1,7 +1,7 @@
 """geoseg: semantic segmentation of geospatial rasters, from a GeoTIFF to land-cover maps.
 
 raster     reading, tiling and writing GeoTIFFs (NumPy and rasterio only)
-models     SegNeXt networks and their official checkpoints
+models     SegMAN and SegNeXt networks and their official checkpoints
 segmenter  a network together with the record of how it is fed
 checkpoint model files
 predict    seamless prediction of rasters of any size

@@ -6,6 +6,7 @@ Nothing is loaded before the first call.
 
 import ctypes
 import functools
+import importlib.util
 import logging
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 DTYPE_CODES = {
     "uint8": 0,
     "uint16": 1,
@@ -203,7 +204,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
     if not path.exists():
         return None, "not built: no C++ compiler was found when geoseg was installed"
     try:
-        lib = ctypes.CDLL(str(path))
+        lib = _open(path)
     except OSError as error:
         return None, f"{path.name} cannot be loaded: {error}"
     if lib.geoseg_abi_version() != ABI_VERSION:
@@ -211,6 +212,20 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
     _declare(lib)
     logger.debug("CPU kernels: %s", lib.geoseg_instruction_set().decode())
     return lib, None
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        # It needs the OpenMP library, which torch brings along where the system has none.
+        spec = importlib.util.find_spec("torch")
+        folders = (spec.submodule_search_locations if spec else None) or []
+        found = [p for folder in folders for p in Path(folder, "lib").glob("libgomp*.so*")]
+        if not found:
+            raise
+        ctypes.CDLL(str(found[0]), mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(path))
 
 
 def _declare(lib: ctypes.CDLL) -> None:

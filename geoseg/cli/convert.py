@@ -20,10 +20,10 @@ from geoseg.spec import ClassSpec
 @click.option("--half", is_flag=True, help="Store weights in half precision.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT.")
 def command(official: Path, out: Path, classes: Path | None, half: bool, overwrite: bool) -> None:
-    """Turn OFFICIAL, a published SegNeXt checkpoint, into the geoseg model OUT (.safetensors).
+    """Turn OFFICIAL, a published SegMAN or SegNeXt checkpoint, into the geoseg model OUT.
 
-    Takes segmentors and ImageNet encoders, in the mmseg 0.x and the OpenMMLab 1.x naming. The
-    loader is proven on the published key lists, not on the published files.
+    Takes segmentors and ImageNet encoders, in every published naming; OUT ends with
+    .safetensors. The loader is proven on the published key lists, not on the published files.
     """
     from geoseg.convert import convert_official
 

@@ -41,6 +41,7 @@ def doctor_record() -> dict[str, Any]:
 
     from geoseg import _native
     from geoseg.cli.events import PROTOCOL
+    from geoseg.ops.backends import BACKENDS, available_backends
     from geoseg.predict.model import device_refusal
 
     cuda = device_refusal(torch.device("cuda"))
@@ -69,6 +70,7 @@ def doctor_record() -> dict[str, Any]:
             },
             "reference": {"usable": True, "for": ["normalize", "blend", "classify"]},
         },
+        "operations": {name: available_backends(name) for name in BACKENDS},
         "layout": "channels_last",
     }
 
@@ -113,9 +115,21 @@ def _text(record: dict[str, Any]) -> str:
         f"kernels   compiled for {kernels['instruction_set']}: normalize, blend, classify"
         if kernels["usable"]
         else f"kernels   {kernels['reason']}: the slower reference path runs instead",
+        *_operations(record["operations"]),
         f"layout    networks run {record['layout']}",
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _operations(operations: dict[str, dict[str, str | None]]) -> list[str]:
+    """Return a line per operation of SegMAN, and one per backend that cannot run."""
+    lines = []
+    reasons: dict[str, str] = {}
+    for name, backends in operations.items():
+        runs = [backend for backend, reason in backends.items() if reason is None]
+        reasons |= {backend: reason for backend, reason in backends.items() if reason is not None}
+        lines.append(f"          {name}: {', '.join(runs)}")
+    return lines + [f"          not {backend}: {reason}" for backend, reason in reasons.items()]
 
 
 def _seams(model: str, raster: str, tile_size_px: int | None, *, as_json: bool) -> None:
