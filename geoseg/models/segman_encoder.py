@@ -44,9 +44,10 @@ class Mixer(AddsOnto):
         """Return (N, C, H, W), added to ``onto`` if that is given."""
         qkv = self.qkv(x)  # (N, 3C, H, W)
         q, k, v = self._heads(qkv)
-        # Of the values as they are, before any attention.
-        lepe = self.lepe(qkv[:, 2 * x.shape[1] :])  # (N, C, H, W)
-        return conv_add(self.proj, self._mix(q, k, v, rope) + lepe, onto)
+        # Of the values as they are, before any attention; a slice of channels has to be copied.
+        values = qkv[:, 2 * x.shape[1] :].contiguous(memory_format=torch.channels_last)
+        mixed = conv_add(self.lepe, values, self._mix(q, k, v, rope))  # (N, C, H, W)
+        return conv_add(self.proj, mixed, onto)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, (N, H, W, heads, d) each, as views."""
@@ -79,7 +80,9 @@ class LocalMixer(Mixer):
         else:
             gated = F.silu(self.dwconv(attended))
         scanned = self.ssm(gated)
-        return self.norm(scanned) + attended
+        normed = self.norm(scanned)
+        # In place is faster; with gradients, others may look at the norm's own result.
+        return normed + attended if torch.is_grad_enabled() else normed.add_(attended)
 
 
 class GlobalMixer(Mixer):

@@ -156,6 +156,13 @@ GEOSEG_INLINE void keep(V &v) {
     (void)v;
 #endif
 }
+GEOSEG_INLINE void prefetch(const void *address) {
+#if GEOSEG_HAS_VECTORS
+    __builtin_prefetch(address);
+#else
+    (void)address;
+#endif
+}
 template <class T>
 GEOSEG_INLINE T sum_of(Vec<T> v) {
     T lane[LANES_OF<T>];
