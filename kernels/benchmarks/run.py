@@ -6,8 +6,10 @@ Ratios come from one run: the ways take turns, and medians are compared. Other w
 shows as outliers; the one-minute load is printed with the machine.
 """
 
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,9 +25,11 @@ from geoseg.models import create_model
 from geoseg.models.folding import fold_for_inference
 from geoseg.ops import _cpu, reference
 from geoseg.predict.memory import keep_freed_memory
-from tests.benchmarks.measure import machine
+from tests.benchmarks.measure import machine, medians
 
 SIDE_PX = 512
+TURNS = 3
+CLASSES = 5  # as many as a land-cover map has: the last upsampling grows with them
 Way = Callable[[], object]
 
 # Stages of the networks at 512 px: channels, rank, side of the map.
@@ -129,10 +133,11 @@ def bench_scan() -> None:
             0.3 * torch.randn(4 * channels, 1),
             torch.ones(4 * channels),
         ]
+        given = sequences(channels, side)
         ways: dict[str, Way] = {
             "reference": lambda i=inputs: reference.ss2d_scan(*i),
-            "lean loop": lambda s=sequences(channels, side): loop(*s),
-            "doubling": lambda s=sequences(channels, side): doubling(*s),
+            "lean loop": lambda s=given: loop(*s),
+            "doubling": lambda s=given: doubling(*s),
             "torch form": lambda i=inputs: ops.backends.implementation("torch").ss2d_scan(*i),
             "cpu 1 thread": with_threads(1, lambda i=inputs: _cpu.ss2d_scan(*i)),
             "cpu": lambda i=inputs: _cpu.ss2d_scan(*i),
@@ -161,30 +166,56 @@ def bench_attention() -> None:
 
 
 def bench_network(names: Sequence[str] = ("segman_t", "segman_s", "segman_b", "segman_l")) -> None:
-    """Print whole forward passes, with the share of scan and attention in them."""
-    print(f"\n{SIDE_PX} x {SIDE_PX} px, batch 1, ms, folded for inference")
+    """Print whole forward passes, each way in processes of its own that take turns, as in use."""
+    print(f"\n{SIDE_PX} x {SIDE_PX} px, batch 1, ms, folded for inference; medians of processes")
     for name in names:
-        torch.manual_seed(0)
-        network = fold_for_inference(create_model(name, num_classes=150).eval())
-        half = fold_for_inference(network.network).bfloat16()
-        x = torch.randn(1, 3, SIDE_PX, SIDE_PX)
-        rounded = x.bfloat16()
-        ways: dict[str, Way] = {
-            "cpu fp32": lambda n=network, x=x: n(x),
-            "cpu bf16": lambda n=half, x=rounded: n(x),
-            "torch form": lambda n=network, x=x: forced("torch", n, x),
-        }
-        slow = {"torch form": 3}
-        if name == "segman_t":
-            ways["gather, loop"] = lambda n=network, x=x: forced("reference", n, x)
-            slow["gather, loop"] = 1
-        with torch.inference_mode():
-            _row(name, ways, slow=slow, base="gather, loop" if name == "segman_t" else "torch form")
-            print(f"{'':12s} scan and attention: {100 * exotic_share(network, x):.0f} % of fp32")
+        ways = ["fp32", "bf16", "torch", *(["reference"] if name == "segman_t" else [])]
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        for turn in range(TURNS):
+            for way in ways:
+                if way != "reference" or turn == 0:
+                    found[way].append(in_process(name, way))
+        figures = {way: medians(turns) for way, turns in found.items()}
+        base = figures[ways[-1]]["ms"]
+        for way, figure in figures.items():
+            least = min(turn["least_ms"] for turn in found[way])
+            text = f"{figure['ms']:8.1f} (least {least:.1f})  {base / figure['ms']:5.1f}x"
+            share = f"  scan and attention {100 * figure['share']:.0f} %" if way == "fp32" else ""
+            print(f"{name:10s} {way:10s} {text}{share}", flush=True)
 
 
-def forced(backend: str, network: nn.Module, x: Tensor) -> Tensor:
-    """Return a forward pass through another backend."""
+def in_process(name: str, way: str) -> dict[str, float]:
+    """Return the figures of one way, measured in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, "--one", name, way]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_one(name: str, way: str) -> None:
+    """Time one way and print its figures as JSON."""
+    keep_freed_memory()
+    torch.manual_seed(0)
+    network = fold_for_inference(create_model(name, num_classes=CLASSES).eval())
+    x = torch.randn(1, 3, SIDE_PX, SIDE_PX)
+    if way == "bf16":
+        network, x = network.bfloat16(), x.bfloat16()
+    backend = way if way in {"torch", "reference"} else None
+    slow = way == "reference"
+    times = []
+    with torch.inference_mode():
+        for _ in range(2 if slow else 15):
+            began = time.perf_counter()
+            forced(backend, network, x)
+            times.append(1e3 * (time.perf_counter() - began))
+        share = exotic_share(network, x) if way == "fp32" else 0.0
+    times = times[1:] if slow else times[4:]
+    print(json.dumps({"ms": statistics.median(times), "least_ms": min(times), "share": share}))
+
+
+def forced(backend: str | None, network: nn.Module, x: Tensor) -> Tensor:
+    """Return a forward pass through another backend; None takes what runs by default."""
+    if backend is None:
+        return network(x)
     order = dict(ops.backends.BACKENDS)
     try:
         for operation in order:
@@ -247,4 +278,7 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["--one"]:
+        run_one(*sys.argv[2:])
+    else:
+        main(sys.argv[1:])

@@ -5,9 +5,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.conftest import ROOT
+from geoseg.ops._nvrtc import source_folder
 
-KERNELS = ROOT / "kernels"
+KERNELS = source_folder()
 PROGRAMS = ("ss2d", "selective_scan", "na2d")
 SOURCES = Path(__file__).parent
 COMPILER = shutil.which("g++")
