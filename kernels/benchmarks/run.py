@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from geoseg import ops
+from geoseg import _native, ops
 from geoseg.models import create_model
 from geoseg.models.folding import fold_for_inference
 from geoseg.ops import _cpu, reference
@@ -106,6 +106,23 @@ def doubling(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tenso
     return C * states.movedim(-1, 0) + u
 
 
+def on_avx2(way: Way) -> Way:
+    """Return a way that runs on the library's build for x86-64-v3."""
+    lib = _native.library()
+    assert lib is not None
+
+    def run() -> object:
+        own = lib.geoseg_instruction_set()
+        if lib.geoseg_use_instruction_set(b"x86-64-v3"):
+            raise SystemExit("there is no build for x86-64-v3 here")
+        try:
+            return way()
+        finally:
+            lib.geoseg_use_instruction_set(own)
+
+    return run
+
+
 def doubling_scan(decay: Tensor, driven: Tensor) -> Tensor:
     """Return h_t = a_t h_(t-1) + b_t along the last axis in log2(L) passes; a as its logarithm."""
     decay, step = torch.exp(decay), 1
@@ -142,6 +159,8 @@ def bench_scan() -> None:
             "cpu 1 thread": with_threads(1, lambda i=inputs: _cpu.ss2d_scan(*i)),
             "cpu": lambda i=inputs: _cpu.ss2d_scan(*i),
         }
+        if _native.instruction_set() == "x86-64-v4":
+            ways["cpu AVX2"] = on_avx2(lambda i=inputs: _cpu.ss2d_scan(*i))
         slow = {"reference": 3, "lean loop": 3, "doubling": 3, "torch form": 5}
         _row(name, ways, slow=slow, base="reference")
 

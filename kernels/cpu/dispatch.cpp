@@ -1,4 +1,6 @@
 // The exported functions: pick the best compiled instruction set once, then forward.
+#include <cstring>
+
 #include "geoseg_kernels.h"
 #include "isa.h"
 
@@ -38,7 +40,9 @@ struct Table {
             ns::na2d_backward_workspace, ns::na2d_backward                                      \
     }
 
-Table choose() {
+// What this processor can run, the fastest first. Returns how many.
+int supported(Table *tables) {
+    int count = 0;
 #if defined(GEOSEG_HAVE_X86_64_V3) || defined(GEOSEG_HAVE_X86_64_V4)
     __builtin_cpu_init();
 #endif
@@ -46,26 +50,44 @@ Table choose() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
-        return GEOSEG_TABLE("x86-64-v4", geoseg_x86_64_v4);
+        tables[count++] = GEOSEG_TABLE("x86-64-v4", geoseg_x86_64_v4);
 #endif
 #ifdef GEOSEG_HAVE_X86_64_V3
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("bmi2"))
-        return GEOSEG_TABLE("x86-64-v3", geoseg_x86_64_v3);
+        tables[count++] = GEOSEG_TABLE("x86-64-v3", geoseg_x86_64_v3);
 #endif
-    return GEOSEG_TABLE(GEOSEG_BASELINE_NAME, geoseg_baseline);
+    tables[count++] = GEOSEG_TABLE(GEOSEG_BASELINE_NAME, geoseg_baseline);
+    return count;
 }
 
-const Table &table() {
-    static const Table chosen = choose();
-    return chosen;
+struct Choice {
+    Table tables[3];
+    int count, chosen;
+    Choice() : count(supported(tables)), chosen(0) {}
+};
+
+Choice &choice() {
+    static Choice made;
+    return made;
 }
+
+const Table &table() { return choice().tables[choice().chosen]; }
 
 }  // namespace
 
 int32_t geoseg_abi_version(void) { return GEOSEG_ABI_VERSION; }
 
 const char *geoseg_instruction_set(void) { return table().name; }
+
+int32_t geoseg_use_instruction_set(const char *name) {
+    for (int i = 0; i < choice().count; ++i)
+        if (std::strcmp(choice().tables[i].name, name) == 0) {
+            choice().chosen = i;
+            return 0;
+        }
+    return 1;
+}
 
 int32_t geoseg_normalize(const void *values, int32_t dtype, int64_t band_stride,
                          int64_t row_stride, const uint8_t *valid, int64_t valid_row_stride,

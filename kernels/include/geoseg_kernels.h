@@ -44,6 +44,10 @@ GEOSEG_API int32_t geoseg_abi_version(void);
 /* Name of the instruction set that the calls below run on, for example "x86-64-v4". */
 GEOSEG_API const char *geoseg_instruction_set(void);
 
+/* Makes later calls run on a lesser instruction set, for tests and benchmarks. Returns 0, or 1 where
+ * there is no such build or the processor lacks it. Not while another call is running. */
+GEOSEG_API int32_t geoseg_use_instruction_set(const char *name);
+
 /* out[y][x][c] = values[c][y][x] * gain[c] + bias[c], and 0 where valid[y][x] is 0.
  * valid may be NULL (all valid). Returns 0, or 1 for an unknown dtype. */
 GEOSEG_API int32_t geoseg_normalize(
