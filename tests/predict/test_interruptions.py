@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_killed_at_20_random_moments_a_run_resumes_to_the_same_bytes(scene, tmp_
         if out.exists():  # it was done before, or killed while it cleaned up: start over
             assert out.read_bytes() == whole.read_bytes()
             for made in tmp_path.glob("out.*"):
-                made.unlink()
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
             tiles, finished = 0, {}
             continue
         assert process.exitcode == -signal.SIGKILL
