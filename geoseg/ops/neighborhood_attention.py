@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from geoseg.ops import library, reference
+from geoseg.ops import _torch, library, reference
 from geoseg.ops.backends import choose_backend, implementation, without_autocast
 
 Rope = tuple[Tensor, Tensor]
@@ -126,7 +126,9 @@ def _attend(
                 sin, cos = (t.to(wide) for t in rope_angles(rope))
                 q, k = (reference.rotate(t, sin, cos) for t in (q, k))
             return reference.neighborhood_attention(q, k, v, kernel_size, bias, scale).to(dtype)
-        if name in {"torch", "natten"}:
+        if name == "torch":
+            return _torch.na2d(q, k, v, kernel_size, bias, scale, rope)
+        if name == "natten":
             return implementation(name).na2d(q, k, v, kernel_size, bias, scale, rope)
         if bias is not None:
             bias = bias.contiguous()

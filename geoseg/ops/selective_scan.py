@@ -1,12 +1,10 @@
 """The selective scan of the state-space papers, for any number of states and groups."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from geoseg.ops import library, reference
-from geoseg.ops.backends import choose_backend, implementation, without_autocast
+from geoseg.ops import _torch, library, reference
+from geoseg.ops.backends import choose_backend, without_autocast
 
 
 def selective_scan(
@@ -50,7 +48,6 @@ def selective_scan(
     A = A.to(wide)
     D = None if D is None else D.to(wide).contiguous()
     delta_bias = None if delta_bias is None else delta_bias.to(wide).contiguous()
-    arguments: tuple[Any, ...] = (u, delta, A, B, C, D, delta_bias)
     with without_autocast(u.device.type):
         if name == "reference":
             y = reference.selective_scan(
@@ -65,7 +62,7 @@ def selective_scan(
             )
             return y.to(u.dtype)
         if name == "torch":
-            return implementation(name).selective_scan(*arguments, delta_softplus)
+            return _torch.selective_scan(u, delta, A, B, C, D, delta_bias, delta_softplus)
         u, delta, A, B, C = (t.contiguous() for t in (u, delta, A, B, C))
         return library.selective_scan(u, delta, A, B, C, D, delta_bias, delta_softplus)
 

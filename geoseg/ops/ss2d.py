@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoseg.ops import library, reference
-from geoseg.ops.backends import choose_backend, implementation, without_autocast
+from geoseg.ops import _torch, library, reference
+from geoseg.ops.backends import choose_backend, without_autocast
 from geoseg.ops.cross_scan import DIRECTIONS, cross_merge, cross_scan
 from geoseg.ops.selective_scan import selective_scan
 
@@ -56,7 +56,7 @@ def ss2d(
         if name == "reference":
             return reference.ss2d_scan(x.to(wide), q, *parameters).to(x.dtype)
         if name == "torch":
-            return implementation(name).ss2d_scan(x, q, *parameters)
+            return _torch.ss2d_scan(x, q, *parameters)
         return library.ss2d_scan(x.contiguous(), q, *[p.contiguous() for p in parameters])
 
 

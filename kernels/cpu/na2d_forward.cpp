@@ -105,19 +105,16 @@ void run(const geoseg_attention &s, void *y, void *workspace, int32_t threads) {
     if (s.bias)
         for (int64_t i = 0; i < s.heads * side * side; ++i)
             bias[i] = static_cast<const T *>(s.bias)[i] * static_cast<T>(1.4426950408889634);
-    GEOSEG_PARALLEL_FOR(threads)
-    for (int64_t job = 0; job < heads * s.height; ++job) {
-        const int64_t head = job / s.height, row = job % s.height;
-        const int64_t image = head / s.heads, h = head % s.heads;
+    const auto fill = [&](int64_t index, int64_t row) {
+        const int64_t image = index / s.heads, h = index % s.heads;
         fill_row(p, Map<E>{static_cast<const E *>(s.k), s.k_stride}, image, h, row, angles,
-                 keys + head * p.values());
+                 keys + index * p.values());
         fill_row<E, T>(p, Map<E>{static_cast<const E *>(s.v), s.v_stride}, image, h, row, nullptr,
-                       values + head * p.values());
-    }
+                       values + index * p.values());
+    };
     const int64_t pairs = (s.height + 1) / 2;
-    GEOSEG_PARALLEL_FOR(threads)
-    for (int64_t job = 0; job < heads * pairs; ++job) {
-        const int64_t index = job / pairs, h = index % s.heads;
+    const auto compute = [&](int64_t index, int64_t pair) {
+        const int64_t h = index % s.heads;
         T *own = scratch + thread_index() * thread_values(p);
         Head<T> head;
         head.keys = keys + index * p.values();
@@ -127,8 +124,21 @@ void run(const geoseg_attention &s, void *y, void *workspace, int32_t threads) {
         head.queries = own;
         head.out = own + 2 * p.dim * LANES_OF<T>;
         head.scores = reinterpret_cast<Scores<T> *>(own + 4 * p.dim * LANES_OF<T>);
-        attend_rows<E>(s, index / s.heads, h, job % pairs * 2, head, static_cast<E *>(y));
+        attend_rows<E>(s, index / s.heads, h, pair * 2, head, static_cast<E *>(y));
+    };
+    if (heads % threads == 0 || heads >= 4 * threads) {
+        // A head's planes then stay in the cache of the thread that has filled them.
+        GEOSEG_PARALLEL_FOR(threads)
+        for (int64_t index = 0; index < heads; ++index) {
+            for (int64_t row = 0; row < s.height; ++row) fill(index, row);
+            for (int64_t pair = 0; pair < pairs; ++pair) compute(index, pair);
+        }
+        return;
     }
+    GEOSEG_PARALLEL_FOR(threads)
+    for (int64_t job = 0; job < heads * s.height; ++job) fill(job / s.height, job % s.height);
+    GEOSEG_PARALLEL_FOR(threads)
+    for (int64_t job = 0; job < heads * pairs; ++job) compute(job / pairs, job % pairs);
 }
 
 template <class T>

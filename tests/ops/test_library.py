@@ -162,3 +162,31 @@ def test_the_namespace_is_registered_once():
     assert set(library._DEFINITIONS) == {
         name for name in dir(torch.ops.geoseg) if name.endswith(("scan", "na2d", "backward"))
     }
+
+
+@pytest.fixture
+def poisoned():
+    """Let torch fill memory that nobody has written with NaN: outputs and scratch of kernels."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert torch.empty(3).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@needs_library
+def test_unwritten_memory_never_shows(poisoned):
+    inputs = [t.float().requires_grad_() for t in scan_inputs(2, 7, 9, 20, 3, skip=1.0)]
+    made = [ss2d(*inputs, backend="cpu")]
+    made += torch.autograd.grad(made[0], inputs, torch.ones_like(made[0]))
+    leaves = [t.float().requires_grad_() for t in attention_inputs(2, 7, 9, 2, 10, 5)]
+    y = neighborhood_attention(*leaves[:3], 5, bias=leaves[3], backend="cpu")
+    made += [y, *torch.autograd.grad(y, leaves, torch.ones_like(y))]
+    sequences, extra = sequence_inputs(2, 2, 5, 2, 9)
+    given = {key: t.float().requires_grad_() for key, t in (sequences | extra).items()}
+    y = selective_scan(**given, delta_softplus=True, backend="cpu")
+    made += [y, *torch.autograd.grad(y, list(given.values()), torch.ones_like(y))]
+    half = [t.detach().bfloat16() for t in leaves[:3]]
+    made += [neighborhood_attention(*half, 5, backend="cpu")]
+    made += [ss2d(inputs[0].detach().bfloat16(), *[t.detach() for t in inputs[1:]], backend="cpu")]
+    assert all(torch.isfinite(t).all() for t in made)
