@@ -10,7 +10,7 @@ namespace GEOSEG_NAMESPACE {
 namespace {
 
 // Steps whose exponentials are in flight together.
-constexpr int STEPS = GEOSEG_VECTOR_REGISTERS >= 32 ? 6 : 4;
+constexpr int STEPS = GEOSEG_VECTOR_REGISTERS >= 32 ? 6 : 3;
 
 // Adds one direction of a channel block to `sums`, LANES per step of the forward direction.
 template <class T>
