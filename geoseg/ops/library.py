@@ -95,10 +95,6 @@ def _present(grad: Tensor | None, like: Tensor) -> Tensor:
     return like.new_empty(0) if grad is None else grad
 
 
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def _like(*tensors: Tensor | None) -> tuple[Tensor, ...]:
     """Return dense tensors of the same shapes and dtypes, empty ones for None."""
     first = next(t for t in tensors if t is not None)
