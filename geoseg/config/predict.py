@@ -1,4 +1,4 @@
-"""Options and run configurations: frozen dataclasses, plain values, no behaviour."""
+"""Options of a prediction."""
 
 from dataclasses import dataclass
 from pathlib import Path

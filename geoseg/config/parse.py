@@ -1,0 +1,118 @@
+"""Run files: YAML plus ``key.sub=value`` words, parsed strictly."""
+
+import dataclasses
+import difflib
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geoseg.config.run import RunConfig
+from geoseg.errors import InputError, UsageError
+
+
+def parse_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the run of a YAML file.
+
+    Args:
+        path: of the file.
+        overrides: ``key.sub=value`` words that replace single values; the value is YAML.
+
+    Raises:
+        InputError: no such file, no YAML, or a key or value that does not belong there.
+        UsageError: an override that is not ``key.sub=value``, or does not fit.
+    """
+    values = _read_yaml(path)
+    _build(values, InputError, str(path))  # so that the file's own mistakes are said to be its own
+    if not overrides:
+        return _build(values, InputError, str(path))
+    for override in overrides:
+        _override(values, override)
+    return _build(values, UsageError, " ".join(overrides))
+
+
+def _read_yaml(path: str | Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"expected a run file (YAML); {str(path)!r} cannot be read: {error.strerror}. "
+            "Start from one of the files in configs/."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r}: expected YAML; {_in_one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{str(path)!r}: expected keys such as out, model and data; got "
+            f"{type(values).__name__}. Start from one of the files in configs/."
+        )
+    return values
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    import yaml
+
+    key, found, text = override.partition("=")
+    if not found or not key:
+        raise UsageError(f"expected key.sub=value; got {override!r}.")
+    *path, last = key.split(".")
+    for name in path:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"{override!r}: {name!r} is a single value, without parts.")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{override!r}: {_in_one_line(error)}") from error
+
+
+def _build(values: dict[str, Any], failure: type[InputError | UsageError], said: str) -> RunConfig:
+    import jsonargparse
+
+    _check_keys(values, RunConfig, failure, said, "")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(RunConfig)
+    try:
+        parsed = parser.instantiate(parser.parse_object(values))
+    except (jsonargparse.ArgumentError, TypeError) as error:
+        raise failure(f"{said}: {_in_one_line(error)}") from error
+    return RunConfig(**vars(parsed))
+
+
+def _check_keys(
+    values: Mapping[str, Any],
+    kind: type[Any],
+    failure: type[InputError | UsageError],
+    said: str,
+    where: str,
+) -> None:
+    """Raise for the first key that no field has, with the close matches."""
+    fields = typing.get_type_hints(kind)
+    for key, value in values.items():
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=3, cutoff=0.5) or fields
+            raise failure(f"{said}: unknown key '{where}{key}'. Did you mean {' or '.join(close)}?")
+        choices = typing.get_args(fields[key]) or (fields[key],)
+        part = next((c for c in choices if dataclasses.is_dataclass(c)), None)
+        if part is not None and isinstance(value, Mapping):
+            _check_keys(value, typing.cast(type[Any], part), failure, said, f"{where}{key}.")
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return a run as YAML, every value written out, in the order of its description."""
+    import yaml
+
+    return yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _plain(value: Any) -> Any:
+    """Return dataclasses as dicts and tuples as lists."""
+    return json.loads(json.dumps(dataclasses.asdict(value)))
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return a library's message without its line breaks."""
+    return " ".join(str(error).split())
