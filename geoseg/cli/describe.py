@@ -1,4 +1,4 @@
-"""``geoseg describe``: what a model eats and says, what a raster is, and whether they fit."""
+"""``geoseg describe``: a model, a raster and whether they fit, or a data set and its problems."""
 
 import json
 import math
@@ -7,24 +7,43 @@ from typing import Any
 
 import click
 
+from geoseg.cli.dataset import dataset_lines, describe_dataset
 from geoseg.cli.options import BANDS
-from geoseg.errors import GeoreferenceError, GeosegError, InputError
+from geoseg.errors import GeoreferenceError, GeosegError, InputError, RasterReadError, UsageError
 from geoseg.types import BandIndexes
 
 MODEL_SUFFIXES = {".safetensors", ".onnx", ".pt2"}
+RUN_SUFFIXES = {".yaml", ".yml"}
 
 
 @click.command("describe")
 @click.argument("file")
 @click.option("--model", help="Say whether this model can take the raster FILE.")
 @click.option("--bands", type=BANDS, help="Bands in the model's order, from 1.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Processes that read a data set.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(file: str, model: str | None, bands: BandIndexes | None, as_json: bool) -> None:
-    """Describe FILE: a model (file or shipped name) or a raster.
+def command(
+    file: str, model: str | None, bands: BandIndexes | None, workers: int, as_json: bool
+) -> None:
+    """Describe FILE: a model (file or shipped name), a raster, or a data set.
+
+    A data set is a run file (.yaml), or a file with its data section alone, or a folder. Every
+    sample is read; what is wrong with them is listed.
 
     With --model, exits with 3 and says why if the model cannot take the raster.
     """
-    record = describe_model(file) if _is_model(file) else describe_raster(file)
+    if _is_dataset(file):
+        if model is not None or bands is not None:
+            raise UsageError(f"--model and --bands need a raster; {file!r} is a data set.")
+        record = describe_dataset(file, workers=workers)
+    else:
+        record = describe_model(file) if _is_model(file) else describe_raster(file)
     refusal = None
     if model is not None:
         refusal = _refusal(file, model, bands)
@@ -93,6 +112,21 @@ def _is_model(file: str) -> bool:
     return Path(file).suffix.lower() in MODEL_SUFFIXES or file in shipped_models()
 
 
+def _is_dataset(file: str) -> bool:
+    """Return whether FILE is a run file, or a folder that GDAL does not know as a raster."""
+    if Path(file).suffix.lower() in RUN_SUFFIXES:
+        return True
+    if not Path(file).is_dir():
+        return False
+    from geoseg.raster import open_raster
+
+    try:
+        with open_raster(file):
+            return False
+    except RasterReadError:
+        return True
+
+
 def _refusal(raster: str, model: str, bands: BandIndexes | None) -> GeosegError | None:
     """Return why the model cannot take the raster, or None."""
     import torch
@@ -115,7 +149,8 @@ def _number(value: float | None) -> float | str | None:
 
 
 def _text(record: dict[str, Any]) -> str:
-    lines = _model_lines(record) if record["kind"] == "model" else _raster_lines(record)
+    to_lines = {"model": _model_lines, "raster": _raster_lines, "data": dataset_lines}
+    lines = to_lines[record["kind"]](record)
     if "fits" in record:
         fits = record["fits"]
         verdict = "yes" if fits["ok"] else f"no: {fits['reason']}"

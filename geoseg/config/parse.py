@@ -6,30 +6,59 @@ import json
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+from geoseg.config.pretrain import MaskedConfig, PretrainConfig
 from geoseg.config.run import RunConfig
 from geoseg.errors import InputError, UsageError
 
 
-def parse_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+@overload
+def parse_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig: ...
+@overload
+def parse_config[Config](
+    path: str | Path, overrides: Sequence[str] = (), kind: type[Config] = ...
+) -> Config: ...
+def parse_config(
+    path: str | Path, overrides: Sequence[str] = (), kind: type[Any] = RunConfig
+) -> Any:
     """Return the run of a YAML file.
 
     Args:
         path: of the file.
         overrides: ``key.sub=value`` words that replace single values; the value is YAML.
+        kind: dataclass that the file describes.
 
     Raises:
         InputError: no such file, no YAML, or a key or value that does not belong there.
         UsageError: an override that is not ``key.sub=value``, or does not fit.
     """
     values = _read_yaml(path)
-    _build(values, InputError, str(path))  # so that the file's own mistakes are said to be its own
+    # So that the file's own mistakes are said to be its own.
+    built = _build(values, kind, InputError, str(path))
     if not overrides:
-        return _build(values, InputError, str(path))
+        return built
     for override in overrides:
         _override(values, override)
-    return _build(values, UsageError, " ".join(overrides))
+    return _build(values, kind, UsageError, " ".join(overrides))
+
+
+def parse_pretrain(
+    path: str | Path, overrides: Sequence[str] = ()
+) -> PretrainConfig | MaskedConfig:
+    """Return the pre-training run of a YAML file; its ``task`` says which kind it is.
+
+    Args:
+        path: of the file.
+        overrides: as for `parse_config`.
+
+    Raises:
+        InputError: as for `parse_config`.
+        UsageError: likewise.
+    """
+    if _read_yaml(path).get("task") == "masked":
+        return parse_config(path, overrides, MaskedConfig)
+    return parse_config(path, overrides, PretrainConfig)
 
 
 def _read_yaml(path: str | Path) -> dict[str, Any]:
@@ -69,17 +98,20 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise UsageError(f"{override!r}: {_in_one_line(error)}") from error
 
 
-def _build(values: dict[str, Any], failure: type[InputError | UsageError], said: str) -> RunConfig:
+def _build[Config](
+    values: dict[str, Any], kind: type[Config], failure: type[InputError | UsageError], said: str
+) -> Config:
     import jsonargparse
 
-    _check_keys(values, RunConfig, failure, said, "")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(RunConfig)
+    _check_keys(values, kind, failure, said, "")
+    # Read as YAML once more, a colour #RRGGBB would be a comment, that is, nothing.
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, parser_mode="json")
+    parser.add_class_arguments(kind)
     try:
         parsed = parser.instantiate(parser.parse_object(values))
     except (jsonargparse.ArgumentError, TypeError) as error:
         raise failure(f"{said}: {_in_one_line(error)}") from error
-    return RunConfig(**vars(parsed))
+    return kind(**vars(parsed))
 
 
 def _check_keys(
@@ -101,7 +133,7 @@ def _check_keys(
             _check_keys(value, typing.cast(type[Any], part), failure, said, f"{where}{key}.")
 
 
-def dump_config(config: RunConfig) -> str:
+def dump_config(config: Any) -> str:
     """Return a run as YAML, every value written out, in the order of its description."""
     import yaml
 

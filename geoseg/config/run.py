@@ -43,7 +43,13 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class ClassConfig:
-    """A class: ``id`` as in the label files, ``color`` #RRGGBB (None: one is chosen)."""
+    """A class.
+
+    Attributes:
+        id: as in the label files.
+        name: said in legends and scores.
+        color: #RRGGBB, in quotes; None: one is chosen.
+    """
 
     id: int
     name: str
@@ -98,12 +104,14 @@ class SamplingConfig:
         least_valid: patches with a smaller share of valid, labelled pixels are drawn again.
         per_file: weight files ``area`` by the ground they cover, or ``equal``.
         patches_per_epoch: None: as many as cover the ground once.
+        gsd_m: ground sampling distance that all scenes are resampled to; None: each keeps its own.
     """
 
     balance: float = 0.0
     least_valid: float = 0.05
     per_file: Literal["area", "equal"] = "area"
     patches_per_epoch: int | None = None
+    gsd_m: float | None = None
 
 
 @dataclass(frozen=True)
@@ -118,13 +126,20 @@ class DataConfig:
         val: of the validation split; None: divided off ``train`` as ``split`` says.
         test: of the test split.
         split: how to divide one set.
+        official_split: take a published set's own lists; if not, it is divided as ``split`` says,
+            which keeps the chips of one LandCover.ai scene together.
+        train_list: official list of the training images; None: ``train``. ``voc`` also has
+            ``trainaug`` and ``trainval``.
+        val_halves: half of the official validation images, drawn with ``subset_seed``, is the
+            validation split and the other half the test split.
         subset: share of the training samples that is used, drawn without replacement.
         subset_seed: of that draw (NumPy's legacy generator, as the published recipes have it).
         classes: None: those of the published set.
         labels_as: whether masks hold class ids, or the classes' colours.
         class_field: attribute of vector labels that holds a class id or name.
         ignore: ids, colours or (vector) names that are left out of loss and metrics.
-        reduce_zero_label: label 0 is ignored and the others drop by one.
+        reduce_zero_label: label 0 is ignored and the others drop by one; the classes' ids are those
+            after it. ``ade20k`` does so by itself.
         background_id: class of ground outside of all vector labels; None: it is ignored.
         ignore_index: label value that is left out of loss and metrics.
         bands: 1-based bands of the image files; None: all but alpha.
@@ -134,6 +149,7 @@ class DataConfig:
         std: per band; likewise.
         gsd_m: (finest, coarsest) ground sampling distance the model is for; None: unknown.
         sampling: for ``raster`` data.
+        cache_gb: pairs of files that fit into this much memory are decoded once and kept.
     """
 
     kind: DataKind
@@ -142,6 +158,9 @@ class DataConfig:
     val: FilesConfig | None = None
     test: FilesConfig | None = None
     split: SplitConfig = SplitConfig()
+    official_split: bool = True
+    train_list: str | None = None
+    val_halves: bool = False
     subset: float = 1.0
     subset_seed: int = 123
     classes: tuple[ClassConfig, ...] | None = None
@@ -158,6 +177,7 @@ class DataConfig:
     std: tuple[float, ...] | None = None
     gsd_m: tuple[float, float] | None = None
     sampling: SamplingConfig = SamplingConfig()
+    cache_gb: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -269,6 +289,7 @@ class TrainerConfig:
         freeze_batch_norm: keep BatchNorm's statistics as they are.
         deterministic: refuse operations that differ from run to run.
         log_every_steps: rows of the metrics file.
+        loggers: besides metrics.csv; ``wandb`` must be installed.
     """
 
     steps: int = 160_000
@@ -287,6 +308,7 @@ class TrainerConfig:
     freeze_batch_norm: bool = False
     deterministic: bool = False
     log_every_steps: int = 50
+    loggers: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ("csv",)
 
 
 @dataclass(frozen=True)
@@ -325,6 +347,7 @@ class CardConfig:
         data: what it was trained on.
         tile_size_px: advised side of a tile.
         overlap_px: advised overlap.
+        half: store matrices in half precision: half the size, hardly another map.
     """
 
     name: str | None = None
@@ -335,6 +358,7 @@ class CardConfig:
     data: str = ""
     tile_size_px: int = 512
     overlap_px: int = 128
+    half: bool = False
 
 
 @dataclass(frozen=True)
