@@ -1,5 +1,6 @@
 """Gathers what the mosaic finishes into full rows of the output, tile row by tile row."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,11 @@ from geoseg.types import ValidMask, Window
 # Resampled logits are brought back in pieces of this many columns, to bound memory.
 COLUMNS_AT_ONCE = 1024
 
+# Hears of blended logits on their way into the map: a window of the output, (views x K, H, W), and
+# where they are valid (None: everywhere). They hold until it returns; it runs on the blending
+# thread.
+LogitsTap = Callable[[Window, Tensor, ValidMask | None], None]
+
 
 @dataclass(frozen=True)
 class OutputRows:
@@ -36,11 +42,19 @@ class Collector:
         segmenter: its record names classes and temperature.
         panel: the first one of the strip that is made; rows of tiles above it are run for their
             overlap alone.
+        tap: hears of all logits that become pixels of the map.
     """
 
-    def __init__(self, plan: PredictPlan, segmenter: Segmenter, panel: Panel) -> None:
+    def __init__(
+        self,
+        plan: PredictPlan,
+        segmenter: Segmenter,
+        panel: Panel,
+        tap: LogitsTap | None = None,
+    ) -> None:
         self.plan = plan
         self.spec = segmenter.spec
+        self.tap = tap
         window = plan.window(panel)
         self.first_row = window.row
         self.cols = window.col, window.col_end
@@ -71,7 +85,7 @@ class Collector:
         if valid is not None and not valid.any():
             fill_nodata(layers, self.spec)
             return
-        classify(finished.logits, valid, self.spec, self.plan.views, layers)
+        self._classify(w, finished.logits, valid, layers)
 
     def end_row(self) -> OutputRows | None:
         """Return the output rows that the current tile row has completed, if any."""
@@ -122,9 +136,15 @@ class Collector:
             if valid is not None and not valid.any():
                 fill_nodata(pieces, self.spec)
                 continue
-            logits = self._resampled(window)
-            classify(logits, valid, self.spec, self.plan.views, pieces)
+            self._classify(window, self._resampled(window), valid, pieces)
         return OutputRows(row, layers)
+
+    def _classify(
+        self, window: Window, logits: Tensor, valid: ValidMask | None, layers: Layers
+    ) -> None:
+        classify(logits, valid, self.spec, self.plan.views, layers)
+        if self.tap is not None:
+            self.tap(window, logits, valid)
 
     def _resampled(self, window: Window) -> Tensor:
         """Return the kept logits on the raster's grid, (planes, height, width) of ``window``."""

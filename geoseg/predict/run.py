@@ -22,7 +22,7 @@ from geoseg.predict.budget import (
     plan_record,
     statistics_warnings,
 )
-from geoseg.predict.collect import Collector, is_needed
+from geoseg.predict.collect import Collector, LogitsTap, is_needed
 from geoseg.predict.finish import (
     Outputs,
     check_inputs_kept,
@@ -76,6 +76,7 @@ def predict_raster(
     *,
     options: PredictOptions | None = None,
     listener: Listener | None = None,
+    tap: LogitsTap | None = None,
 ) -> PredictResult:
     """Predict the class map of a raster.
 
@@ -86,6 +87,7 @@ def predict_raster(
         out: the class map, ``.tif``.
         options: how; None: as the model advises.
         listener: hears of progress and may stop the run.
+        tap: hears of the blended logits; of those that this call makes, when it resumes another.
 
     Returns:
         The files made. The map lies on the raster's grid, with its CRS and transform.
@@ -118,7 +120,7 @@ def predict_raster(
             overwrite=options.overwrite,
             shard=options.shard,
         ) as parts:
-            tiles = run_panels(plan, runner, parts, listener, options)
+            tiles = run_panels(plan, runner, parts, listener, options, tap=tap)
             if options.shard is None:
                 classes = segmenter.spec.classes
                 finish_map(
@@ -160,6 +162,8 @@ def run_panels(
     parts: Parts,
     listener: Listener,
     options: PredictOptions,
+    *,
+    tap: LogitsTap | None = None,
 ) -> int:
     """Predict the panels that are not finished, each written before the next begins.
 
@@ -170,7 +174,7 @@ def run_panels(
     if options.shard is not None:
         share = shard_of(len(plan.panels), options.shard)
     todo = [i for i in share if i not in parts.done]
-    work = _Work(plan, runner, parts, listener, plan.tile_count(todo))
+    work = _Work(plan, runner, parts, listener, plan.tile_count(todo), tap=tap)
     with work.open(_reader_threads(plan, options)):
         for panels in _columns(plan, todo):
             work.run_column(panels)
@@ -187,12 +191,15 @@ class _Work:
         parts: Parts,
         listener: Listener,
         total_tiles: int,
+        *,
+        tap: LogitsTap | None,
     ) -> None:
         self.plan = plan
         self.runner = runner
         self.parts = parts
         self.listener = listener
         self.total_tiles = total_tiles
+        self.tap = tap
         self.done_tiles = 0
         self.done_pixels = sum(w.height * w.width for w in parts.done.values())
         self.writer = PartsWriter(parts.folder, plan.layers, plan.height, plan.width, plan.georef)
@@ -226,7 +233,7 @@ class _Work:
         planes = plan.views * self.runner.segmenter.spec.num_classes
         cols = plan.tile_cols(first)
         mosaic = Mosaic(plan.grid, planes, cols, plan.strip_cols(first), self.runner.device)
-        collector = Collector(plan, self.runner.segmenter, first)
+        collector = Collector(plan, self.runner.segmenter, first, self.tap)
         for panel in panels:
             window = plan.window(panel)
             self.writer.open_panel(panel.index, window)
