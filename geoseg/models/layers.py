@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geoseg.models.depthwise import DepthwiseConv2d
 from geoseg.models.fused import can_fuse, conv_add, conv_gelu
 
 # Half of the largest block that glibc can be told to keep; see geoseg/predict/memory.py.
@@ -16,8 +17,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 def depthwise(channels: int, kernel: tuple[int, int]) -> nn.Conv2d:
     """Return a depthwise convolution with bias that keeps the map's size."""
-    padding = (kernel[0] // 2, kernel[1] // 2)
-    return nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels)
+    return DepthwiseConv2d(channels, kernel)
 
 
 class ChannelNorm(nn.LayerNorm):
