@@ -7,7 +7,7 @@ Machine Learning Model record: in a .pt2 archive, or as an item in a JSON file b
 import importlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from geoseg.checkpoint import file_sha256
 from geoseg.errors import BackendUnavailableError, ModelFileError
 from geoseg.segmenter import Segmenter
-from geoseg.spec import SPEC_KEY, ModelSpec, OutputKind
+from geoseg.spec import INPUT_KEY, SPEC_KEY, ModelSpec, OutputKind
 from geoseg.stac_mlm import spec_from_deepness, spec_from_mlm
 
 DEEPNESS_KEYS = {"model_type", "class_names", "resolution", "tiles_size"}
@@ -40,14 +40,22 @@ class OnnxNetwork(nn.Module):
     Args:
         path: of the file.
         session: of onnxruntime.
+        scaling: gain and bias per band, from standardised values to what the network is fed; None:
+            it is fed with standardised values.
     """
 
     is_foreign = True
 
-    def __init__(self, path: Path, session: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        session: Any,
+        scaling: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
         super().__init__()
         self.path = path
         self._session = session
+        self._scaling = scaling and tuple(torch.tensor(v).view(1, -1, 1, 1) for v in scaling)
         given = session.get_inputs()
         if len(given) != 1 or len(given[0].shape) != 4:
             raise ModelFileError(
@@ -60,6 +68,9 @@ class OnnxNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's first output for (N, C, H, W)."""
         batch = self.shape[0] or x.shape[0]
+        if self._scaling is not None:
+            gain, bias = (v.to(x.device) for v in self._scaling)
+            x = x * gain + bias
         array: NDArray[np.generic] = (
             x.detach().cpu().contiguous().numpy().astype(_numpy_type(self._input.type))
         )
@@ -139,8 +150,8 @@ def load_onnx(path: Path) -> tuple[nn.Module, ModelSpec]:
     except Exception as error:
         first = str(error).strip().splitlines()[0]
         raise ModelFileError(f"{str(path)!r} cannot be read as ONNX: {first}") from error
-    network = OnnxNetwork(path, session)
     metadata = dict(session.get_modelmeta().custom_metadata_map)
+    network = OnnxNetwork(path, session, _scaling(metadata))
     if SPEC_KEY in metadata:
         return network, ModelSpec.from_json(metadata[SPEC_KEY])
     if DEEPNESS_KEYS & set(metadata):
@@ -151,6 +162,17 @@ def load_onnx(path: Path) -> tuple[nn.Module, ModelSpec]:
         )
         return network, spec
     return network, _from_sidecar(path, _onnx_output(path))
+
+
+def _scaling(metadata: Mapping[str, str]) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Return gain and bias of a file that standardises by itself and has a geoseg record.
+
+    The record stays that of the model, so that pixels without data become its mean as ever.
+    """
+    if SPEC_KEY not in metadata or INPUT_KEY not in metadata:
+        return None
+    scaling = json.loads(metadata[INPUT_KEY])
+    return scaling["gain"], scaling["bias"]
 
 
 def load_pt2(path: Path) -> tuple[nn.Module, ModelSpec]:

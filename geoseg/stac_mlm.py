@@ -1,6 +1,7 @@
 """Records of other tools as ModelSpec: Deepness' ONNX keys and the STAC MLM extension."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -268,6 +269,18 @@ def _mean_std(scaling: Mapping[str, Any], model: str) -> tuple[float, float]:
     )
 
 
+def class_identifier(name: str) -> str:
+    """Return a class name as records want it: letters, digits, ``-`` and ``_`` only."""
+    return re.sub(r"[^0-9A-Za-z\-_]+", "-", name).strip("-") or "class"
+
+
+def _class_label(record: Mapping[str, Any]) -> str | None:
+    """Return the name of a class, in full where its description is just that."""
+    name, description = record.get("name"), record.get("description")
+    is_name = description and (not name or class_identifier(str(description)) == name)
+    return description if is_name else name
+
+
 def _mlm_classes(answered: Mapping[str, Any], model: str) -> tuple[ClassSpec, ...]:
     listed = answered.get("classification:classes") or answered.get("classification_classes")
     if not listed:
@@ -278,7 +291,7 @@ def _mlm_classes(answered: Mapping[str, Any], model: str) -> tuple[ClassSpec, ..
     classes = []
     for i, record in enumerate(listed):
         hint = record.get("color_hint") or record.get("color-hint")
-        color = f"#{hint}" if hint else COLORS[i % len(COLORS)]
-        label = record.get("name") or record.get("description") or f"class {record['value']}"
+        color = f"#{hint}".lower() if hint else COLORS[i % len(COLORS)]
+        label = _class_label(record) or f"class {record['value']}"
         classes.append(ClassSpec(int(record["value"]), str(label), color))
     return tuple(classes)

@@ -2,9 +2,11 @@
 
 import importlib
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -19,6 +21,28 @@ BACKENDS = {
     "neighborhood_attention": ("cuda", "cpu", "torch", "natten", "reference"),
 }
 CHOSEN_BY_NAME_ONLY = ("natten",)
+
+# In place of a backend's name: whatever an exporter has put there.
+STAND_IN = "stand-in"
+_stand_in: ContextVar[Any] = ContextVar("stand_in", default=None)
+
+
+@contextmanager
+def standing_in(operations: Any) -> Iterator[None]:
+    """Let methods ``ss2d_scan`` and ``na2d`` of an object run what asks for no backend by name.
+
+    For exporters, which want to see one operation and not how a backend of this machine does it.
+    """
+    token = _stand_in.set(operations)
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
+
+
+def stand_in() -> Any:
+    """Return the object that stands in for the backends, or None."""
+    return _stand_in.get()
 
 
 def available_backends(op: str) -> dict[str, str | None]:
@@ -65,6 +89,8 @@ def choose_backend(op: str, device: str, backend: str | None) -> str:
         UsageError: no such backend.
     """
     known = BACKENDS[op]
+    if backend is None and stand_in() is not None:
+        return STAND_IN
     if backend is None:
         return next(
             name

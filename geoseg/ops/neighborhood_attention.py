@@ -4,7 +4,13 @@ import torch
 from torch import Tensor
 
 from geoseg.ops import _torch, library, reference
-from geoseg.ops.backends import choose_backend, implementation, without_autocast
+from geoseg.ops.backends import (
+    STAND_IN,
+    choose_backend,
+    implementation,
+    stand_in,
+    without_autocast,
+)
 
 Rope = tuple[Tensor, Tensor]
 
@@ -126,6 +132,8 @@ def _attend(
                 sin, cos = (t.to(wide) for t in rope_angles(rope))
                 q, k = (reference.rotate(t, sin, cos) for t in (q, k))
             return reference.neighborhood_attention(q, k, v, kernel_size, bias, scale).to(dtype)
+        if name == STAND_IN:
+            return stand_in().na2d(q, k, v, kernel_size, bias, scale, rope)
         if name == "torch":
             return _torch.na2d(q, k, v, kernel_size, bias, scale, rope)
         if name == "natten":

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoseg.ops import _torch, library, reference
-from geoseg.ops.backends import choose_backend, without_autocast
+from geoseg.ops.backends import STAND_IN, choose_backend, stand_in, without_autocast
 from geoseg.ops.cross_scan import DIRECTIONS, cross_merge, cross_scan
 from geoseg.ops.selective_scan import selective_scan
 
@@ -55,6 +55,8 @@ def ss2d(
             return _general(x, q, *parameters, backend=name)
         if name == "reference":
             return reference.ss2d_scan(x.to(wide), q, *parameters).to(x.dtype)
+        if name == STAND_IN:
+            return stand_in().ss2d_scan(x, q, *parameters)
         if name == "torch":
             return _torch.ss2d_scan(x, q, *parameters)
         return library.ss2d_scan(x.contiguous(), q, *[p.contiguous() for p in parameters])
