@@ -2,13 +2,15 @@
 # Environments lie in .venv and .tools; `make clean` removes them.
 
 .PHONY: demo test lint bench ci-full verify-official clean
+# One process a core: threads of one would wait for each other's cores.
+PYTEST := .venv/bin/pytest -n auto --maxprocesses 8 --dist loadfile
 SOURCES := pyproject.toml constraints.txt .ci/environment kernels/CMakeLists.txt $(wildcard kernels/*/*)
 
 demo: .venv/.ready-base
 	.venv/bin/geoseg demo geoseg-demo
 
 test: .venv/.ready-full
-	.venv/bin/pytest
+	$(PYTEST)
 
 lint: .venv/.ready-full
 	.venv/bin/ruff format --check geoseg tests kernels
@@ -24,7 +26,7 @@ bench: .venv/.ready-full
 
 # The slow rest: slow tests, every Python, oldest allowed versions, no compiler, the wheel alone.
 ci-full: .venv/.ready-full
-	.venv/bin/pytest --slow
+	$(PYTEST) --slow
 	sh .ci/full
 
 # Needs a network that reaches the publishers.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from geoseg.errors import ModelFileError
 from geoseg.models import MODELS, create_classifier, create_model
+from geoseg.models.create import EncoderOnly, create_encoder
 from geoseg.segmenter import Segmenter
 from geoseg.spec import SPEC_KEY, ModelSpec
 
@@ -98,21 +99,23 @@ def load_network(path: str | Path) -> tuple[nn.Module, ModelSpec]:
             f"{str(path)!r}: expected one of the networks {', '.join(MODELS)}; got {name!r}. "
             "Update geoseg, or build the network in Python and wrap it in Segmenter."
         )
-    if spec.task == "classification":
-        network = create_classifier(name, spec.num_classes)
-    else:
-        network = create_model(
-            name,
-            in_channels=spec.in_channels,
-            num_classes=spec.num_classes,
-            **spec.architecture.options,
-        )
+    network = _build(spec)
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise _not_a_model(Path(path), f"damaged weights ({error})") from error
     _fill(network, weights, Path(path))
     return network.eval(), spec
+
+
+def _build(spec: ModelSpec) -> nn.Module:
+    """Return the network that a record describes, with freshly drawn weights."""
+    name, options = spec.architecture.name, spec.architecture.options
+    if spec.task == "classification":
+        return create_classifier(name, spec.num_classes, **options)
+    if spec.task == "pre-training":
+        return EncoderOnly(name, create_encoder(name, spec.in_channels, **options))
+    return create_model(name, in_channels=spec.in_channels, num_classes=spec.num_classes, **options)
 
 
 def load_model(

@@ -61,7 +61,7 @@ def convert_official(
     if task == "semantic-segmentation":
         network = from_official(weights)
     else:
-        network = create_classifier(name, num_classes)
+        network = create_classifier(name, num_classes, **options)
         load_official_weights(network, weights)
     named = classes or _own_classes(checkpoint, num_classes) or _numbered(num_classes)
     if len(named) != num_classes:

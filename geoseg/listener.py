@@ -7,10 +7,10 @@ class Listener:
     """Hears of a run; does nothing by itself. Any method may raise to stop the run."""
 
     def start(self, plan: dict[str, Any]) -> None:
-        """The plan is made and the first tile follows."""
+        """The plan is made and the first tile follows; ``plan["unit"]`` if it is no tile."""
 
     def progress(self, done: int, total: int, pixels: int) -> None:
-        """``done`` of ``total`` tiles are run or known to be empty; ``pixels`` finished so far."""
+        """``done`` of ``total`` are run or known to be empty; ``pixels`` finished so far."""
 
     def log(self, level: str, message: str) -> None:
         """Something to know: level ``info`` or ``warning``."""

@@ -17,8 +17,9 @@ from geoseg.errors import ModelFileError
 
 SCHEMA_VERSION = 1
 SPEC_KEY = "geoseg.spec"  # in the header of a .safetensors file and in ONNX metadata_props
+INPUT_KEY = "geoseg.input"  # in ONNX metadata_props: from standardised values to what it is fed
 
-Task = Literal["semantic-segmentation", "classification"]
+Task = Literal["semantic-segmentation", "classification", "pre-training"]
 OutputKind = Literal["logits", "probabilities"]
 
 
@@ -96,7 +97,8 @@ class ModelSpec:
         bands: input bands in order.
         dtype: data type of the rasters it was trained on, as NumPy names it.
         classes: output channel k means ``classes[k]``.
-        task: what the network answers; only segmentation predicts maps.
+        task: what the network answers; only segmentation predicts maps. ``pre-training``: it is
+            a bare encoder, without classes.
         output: whether the network returns logits or probabilities.
         nodata_rule: a pixel is nodata where all used bands are, or where any is.
         gsd_m: ground sample distances it knows, (finest, coarsest); None: unknown.
@@ -195,10 +197,10 @@ class ModelSpec:
 def check_spec(spec: ModelSpec) -> None:
     """Raise a ModelFileError if the record contradicts itself."""
     _require(bool(spec.bands), "at least one input band", "none")
-    _require(bool(spec.classes), "at least one class", "none")
+    _require(bool(spec.classes) or spec.task == "pre-training", "at least one class", "none")
     ids = [c.id for c in spec.classes]
     _require(len(set(ids)) == len(ids), "class ids that differ", str(ids))
-    _require(min(ids) >= 0 and max(ids) < 65535, "class ids from 0 to 65534", str(ids))
+    _require(all(0 <= i < 65535 for i in ids), "class ids from 0 to 65534", str(ids))
     for c in spec.classes:
         is_color = re.fullmatch(r"#[0-9a-fA-F]{6}", c.color) is not None
         _require(is_color, f"a colour #RRGGBB for class {c.name!r}", repr(c.color))

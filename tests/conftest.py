@@ -33,8 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Two cores are what the tests are made for; more would change nothing but the noise.
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    # Two cores are what the tests are made for; more would change nothing but the noise. Processes
+    # that test side by side get one each: threads that wait for each other's cores take for ever.
+    beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, min(2, (os.cpu_count() or 1) // beside)))
     if config.getoption("--without-kernels"):
         _native._load = lambda: (None, "switched off for this test run")
 

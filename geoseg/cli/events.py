@@ -28,6 +28,7 @@ PROTOCOL = 1
 ProgressKind = Literal["auto", "json", "none"]
 # Progress events come at most this often; the last one always comes.
 EVENT_EVERY_S = 0.2
+DOING = {"predict": "predicting", "demo": "predicting", "train": "training", "pretrain": "training"}
 
 
 class Stop:
@@ -55,19 +56,27 @@ class CommandListener(Listener):
         self.command = command
         self.stop = stop
         self._began = time.monotonic()
+        self._before = 0
+        self.unit = "tiles"
 
     def check(self) -> None:
         """Stop the run if it was asked to."""
         self.stop.check()
 
     def start(self, plan: dict[str, Any]) -> None:
-        """Take the time from which the rest is estimated."""
+        """Take the time from which the rest is estimated, and the unit that progress counts."""
         self._began = time.monotonic()
+        self.unit = plan.get("unit", self.unit)
+        self._before = plan.get("done", 0)
 
     def seconds_left(self, done: int, total: int) -> float | None:
         """Return an estimate from the work done so far."""
-        elapsed = time.monotonic() - self._began
-        return None if done == 0 else elapsed / done * (total - done)
+        per_second = self.per_second(done)
+        return (total - done) / per_second if per_second > 0 else None
+
+    def per_second(self, done: int) -> float:
+        """Return the speed; what a resumed run finds done does not count."""
+        return (done - self._before) / max(1e-3, time.monotonic() - self._began)
 
     def result(self, record: dict[str, Any]) -> None:
         """A file was made."""
@@ -97,7 +106,7 @@ class JsonListener(CommandListener):
                 "event": "progress",
                 "done": done,
                 "total": total,
-                "unit": "tiles",
+                "unit": self.unit,
                 "eta_s": None if left is None else round(left, 1),
             }
         )
@@ -128,7 +137,7 @@ class TextListener(CommandListener):
         if self.quiet:
             return
         self.console.print(plan_sentence(plan), soft_wrap=True)
-        self._mpx_per_tile = plan["mpx"] / max(1, plan["tiles"])
+        self._mpx_per_tile = plan["mpx"] / max(1, plan["tiles"]) if self.unit == "tiles" else 0.0
         if self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -138,15 +147,20 @@ class TextListener(CommandListener):
                 console=self.console,
                 transient=True,
             )
-            self._task = self._bar.add_task("predicting", total=None, speed="")
+            doing = DOING.get(self.command, self.command)
+            self._task = self._bar.add_task(doing, total=None, speed="")
             self._bar.start()
 
     def progress(self, done: int, total: int, pixels: int) -> None:
         """Move the bar."""
         if self._bar is None or self._task is None:
             return
-        elapsed = max(1e-3, time.monotonic() - self._began)
-        speed = f"{done * self._mpx_per_tile / elapsed:.2f} Mpx/s"
+        per_second = self.per_second(done)
+        speed = (
+            f"{per_second * self._mpx_per_tile:.2f} Mpx/s"
+            if self._mpx_per_tile
+            else f"{per_second:.2f} {self.unit}/s"
+        )
         self._bar.update(self._task, completed=done, total=total, speed=speed)
         if done == total:
             self._bar.update(self._task, description="finishing")
@@ -164,9 +178,10 @@ class TextListener(CommandListener):
         for path in record["outputs"].values():
             if path:
                 click.echo(path)
-        if not self.quiet:
-            speed = record["pixels"] / 1e6 / max(1e-3, record["seconds"])
-            self.console.print(f"{record['seconds']:.1f} s, {speed:.2f} Mpx/s")
+        if self.quiet:
+            return
+        speed = record.get("pixels", 0) / 1e6 / max(1e-3, record["seconds"])
+        self.console.print(f"{record['seconds']:.1f} s" + (f", {speed:.2f} Mpx/s" if speed else ""))
 
     def close(self) -> None:
         """Take the bar away."""
@@ -213,7 +228,9 @@ def error_event(error: BaseException, message: str) -> str:
 
 
 def plan_sentence(plan: dict[str, Any]) -> str:
-    """Return a plan in one line."""
+    """Return a plan in one line: its own sentence, or that of a prediction."""
+    if "sentence" in plan:
+        return str(plan["sentence"])
     precision = plan["precision"].replace("float", "fp").replace("bfp", "bf")
     return (
         f"{plan['model']}: {plan['width_px']} x {plan['height_px']} px ({plan['mpx']:.1f} Mpx), "

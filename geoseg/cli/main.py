@@ -12,7 +12,11 @@ import geoseg
 from geoseg.cli.events import error_event, wants_json
 from geoseg.errors import GeosegError, InputError, InterruptedRunError, MachineError, UsageError
 
-COMMANDS = ("demo", "predict", "assemble", "convert", "describe", "models", "doctor")
+COMMANDS = (
+    *("demo", "predict", "assemble"),
+    *("train", "finetune", "pretrain", "evaluate"),
+    *("convert", "export", "describe", "models", "doctor"),
+)
 
 EXIT_USAGE = 2
 EXIT_INPUT = 3

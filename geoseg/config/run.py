@@ -348,6 +348,8 @@ class CardConfig:
         tile_size_px: advised side of a tile.
         overlap_px: advised overlap.
         half: store matrices in half precision: half the size, hardly another map.
+        measure_bf16: at the end, note how far bfloat16 moves the maps of the validation images;
+            ``geoseg predict`` then takes it on CUDA by itself.
     """
 
     name: str | None = None
@@ -359,6 +361,7 @@ class CardConfig:
     tile_size_px: int = 512
     overlap_px: int = 128
     half: bool = False
+    measure_bf16: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Training. So far: the script that made the shipped demonstration model."""
+"""Training; needs the extra ``train``. `geoseg.train.run.train` is the page to start from."""

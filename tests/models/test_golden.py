@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from geoseg.models import create_model, from_official, load_official_weights
+from geoseg.models import create_classifier, create_model, from_official, load_official_weights
 from geoseg.models.hamburger import STEPS_EVAL, STEPS_TRAIN, LightHamHead, factorise
 from geoseg.models.mscan import MscanBlock, SpatialGate
 from geoseg.models.weights import official_layout
@@ -43,6 +43,23 @@ def test_stages_and_logits_equal_the_official_ones(case):
     for name, record in case["outputs"].items():
         limit = (2e-5 if name == "logits" else 5e-5) * max(1.0, record["std"])
         assert rule.error(outputs[name], stored, name) <= limit, name
+
+
+@pytest.mark.parametrize("size", "tsbl")
+def test_the_classifier_averages_the_official_features(size):
+    case = next(c for c in CASES if c["file"] == f"models/segnext_{size}__1x3x64x64.npz")
+    stored = rule.arrays(case["file"])
+    weights = rule.state_dict(f"mscan_{size}_encoder")
+    width = int(stored["stage4__shape"][1])
+    weights |= {"head.weight": torch.randn(1000, width), "head.bias": torch.randn(1000)}
+    classifier = create_classifier(f"segnext_{size}").eval()
+    assert load_official_weights(classifier, weights) == []
+    with torch.inference_mode():
+        logits = classifier(rule.image(case["image"]))
+    assert int(stored["stage4__stride"]) == 1  # complete
+    features = torch.from_numpy(stored["stage4__sample"]).view(1, width, -1).mean(dim=2)
+    expected = features @ weights["head.weight"].T + weights["head.bias"]
+    assert float((logits - expected).abs().max()) < 2e-4 * float(expected.std())
 
 
 def test_intermediate_modules_equal_the_official_ones():

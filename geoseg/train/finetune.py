@@ -1,0 +1,250 @@
+"""Teach a model from a few digitised polygons, step by step."""
+
+import logging
+import math
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import torch
+from torch import nn
+
+from geoseg.checkpoint import find_model, load_network, save_model
+from geoseg.config import PredictOptions
+from geoseg.config.run import RunConfig
+from geoseg.data.build import build_split
+from geoseg.errors import GeoreferenceError, InputError, OutputExistsError, UsageError
+from geoseg.evaluate.metrics import ConfusionMatrix, scores
+from geoseg.evaluate.protocol import infer_benchmark
+from geoseg.listener import Listener
+from geoseg.models import create_model
+from geoseg.predict.place import native_gsd
+from geoseg.raster import check_input, inspect_raster, open_raster
+from geoseg.raster.info import RasterInfo
+from geoseg.segmenter import Segmenter
+from geoseg.spec import ClassSpec, ModelSpec
+from geoseg.train.finetune_plan import FinetuneOptions, plan_data, plan_run, write_labels
+from geoseg.train.lesson import CLASS_FIELD, Lesson, read_lesson
+from geoseg.train.run import train
+from geoseg.train.start import LAST_LAYER
+from geoseg.types import Window
+
+logger = logging.getLogger(__name__)
+
+VECTOR_SUFFIXES = {".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet", ".kml", ".gml"}
+# A model that was taught on a raster is trusted this far around its resolution.
+GSD_TOLERANCE = 1.25
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What was learned.
+
+    Attributes:
+        model: the file.
+        classes: of its maps.
+        held_out: number of polygons that were scored.
+        before: scores of the given model on them; None where its classes were others, or none
+            were held out.
+        after: scores of the new model; None where none were held out.
+    """
+
+    model: Path
+    classes: tuple[ClassSpec, ...]
+    held_out: int
+    before: dict[str, float] | None
+    after: dict[str, float] | None
+
+
+def finetune(
+    model: str | Path,
+    raster: str | Path,
+    labels: str | Path,
+    out: str | Path,
+    *,
+    options: FinetuneOptions | None = None,
+    listener: Listener | None = None,
+) -> FinetuneResult:
+    """Teach a model from labels on one raster.
+
+    Args:
+        model: path of a model file, or name of a shipped model.
+        raster: anything that rasterio opens.
+        labels: vector file of polygons, or raster of class ids. Ground without a label is ignored.
+        out: the new model, ``.safetensors``.
+        options: how.
+        listener: hears of the steps and may stop the run, which can then be resumed.
+
+    Raises:
+        InputError: raster, labels and model do not fit each other.
+        UsageError: the output exists, or options contradict each other.
+    """
+    options, listener = options or FinetuneOptions(), listener or Listener()
+    out = Path(out)
+    folder = _choose_folder(out, options)
+    network, spec = load_network(find_model(model))
+    spec, scaling = _check_raster(spec, str(raster), options)
+    lesson = _read_labels(Path(labels), spec, options)
+    _open_run(folder, options)
+    for note in lesson.notes:
+        listener.log("info", note)
+    start = _write_start(network, spec, lesson.classes, folder)
+    files = write_labels(lesson, str(raster), Path(labels), folder)
+    config = plan_run(
+        start, spec, plan_data(spec, lesson.classes, files, scaling, options), options
+    )
+    before = None
+    if config.data.val is not None and lesson.classes == spec.classes:
+        before = _score(network, spec, config)
+    result = train(
+        config,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        device=options.device,
+        listener=listener,
+    )
+    taught, record = load_network(result.model)
+    after = _score(taught, record, config) if config.data.val is not None else None
+    taught_on = f"{Path(raster).name} with {Path(labels).name}"
+    record = replace(
+        record,
+        name=out.stem,
+        bands=spec.bands,
+        nodata_rule=spec.nodata_rule,
+        tile=spec.tile,
+        description=f"{spec.description} Taught on {Path(raster).name}.".strip(),
+        data=f"{spec.data} Then {taught_on}.".strip(),
+        recipe=f"geoseg finetune from {spec.name}; {record.recipe}",
+        metrics=after or {},
+    )
+    save_model(out, taught, record)
+    shutil.rmtree(folder)
+    return FinetuneResult(out, record.classes, len(lesson.held_out), before, after)
+
+
+def _choose_folder(out: Path, options: FinetuneOptions) -> Path:
+    """Return the folder that the run works in, beside the output."""
+    if out.suffix != ".safetensors":
+        raise UsageError(f"OUT: expected a name that ends with .safetensors; got {out.name!r}.")
+    if out.exists() and not options.overwrite:
+        raise OutputExistsError(f"{str(out)!r} exists. Give --overwrite to replace it.")
+    folder = out.with_name(f"{out.name}.run")
+    if folder.exists() and not (options.resume or options.overwrite):
+        raise OutputExistsError(
+            f"{str(folder)!r} holds a stopped run. Give --resume to go on, --overwrite to begin "
+            "anew."
+        )
+    if options.resume and not folder.exists():
+        raise UsageError(f"nothing to resume: {str(folder)!r} does not exist.")
+    return folder
+
+
+def _open_run(folder: Path, options: FinetuneOptions) -> None:
+    if options.overwrite and folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _check_raster(
+    spec: ModelSpec, raster: str, options: FinetuneOptions
+) -> tuple[ModelSpec, list[tuple[float, float]]]:
+    """Return the record with the raster's resolution among those known, and (mean, std) per band.
+
+    The statistics are those of the stored values, whatever scale and offset the raster declares.
+    """
+    with open_raster(raster) as dataset:
+        info = inspect_raster(dataset, raster)
+    selection = check_input(info, spec, options.bands)
+    stored = []
+    for band, declared in zip(spec.bands, selection.scaling, strict=True):
+        scale, offset = declared or (band.scale, band.offset)
+        stored.append(((band.mean - offset) / scale, band.std / scale))
+    return _with_resolution(spec, info, raster), stored
+
+
+def _with_resolution(spec: ModelSpec, info: RasterInfo, raster: str) -> ModelSpec:
+    gsd_m = _gsd_m(info)
+    if gsd_m is None or spec.gsd_m is None:
+        return spec
+    finest, coarsest = spec.gsd_m
+    known = min(finest, gsd_m / GSD_TOLERANCE), max(coarsest, gsd_m * GSD_TOLERANCE)
+    if known != spec.gsd_m:
+        logger.info("%s is %.3g m per pixel: the new model knows that too", raster, gsd_m)
+    return replace(spec, gsd_m=(round(known[0], 4), round(known[1], 4)))
+
+
+def _gsd_m(info: RasterInfo) -> float | None:
+    try:
+        whole = Window(0, 0, info.height, info.width)
+        gsd_m, _ = native_gsd(info, whole, PredictOptions())
+    except GeoreferenceError:
+        return None
+    return None if gsd_m is None else float((gsd_m[0] * gsd_m[1]) ** 0.5)
+
+
+def _read_labels(labels: Path, spec: ModelSpec, options: FinetuneOptions) -> Lesson:
+    if labels.suffix.lower() in VECTOR_SUFFIXES:
+        return read_lesson(
+            labels,
+            spec.classes,
+            class_field=options.class_field,
+            complete=options.complete,
+            background=options.background,
+            hold_out=options.hold_out,
+            seed=options.seed,
+        )
+    if options.class_field is not None or options.complete is not None:
+        raise UsageError(
+            "--class-field and --complete are for polygons; a label raster holds class ids, and "
+            "its nodata is what has no label."
+        )
+    empty = geopandas.GeoDataFrame({CLASS_FIELD: []}, geometry=[])
+    return Lesson(spec.classes, empty, empty, ())
+
+
+def _write_start(
+    network: nn.Module, spec: ModelSpec, classes: tuple[ClassSpec, ...], folder: Path
+) -> Path:
+    """Write the model to start from: what it knows of the new classes is kept."""
+    path = folder / "start.safetensors"
+    if classes == spec.classes:
+        return save_model(path, network, spec)
+    architecture = spec.architecture
+    wanted = create_model(
+        architecture.name,
+        in_channels=spec.in_channels,
+        num_classes=len(classes),
+        **architecture.options,
+    )
+    weights, fresh = dict(network.state_dict()), wanted.state_dict()
+    before = {c.name: k for k, c in enumerate(spec.classes)}
+    for part in ("weight", "bias"):
+        rows = fresh[LAST_LAYER + part].clone()
+        for k, c in enumerate(classes):
+            if c.name in before:
+                rows[k] = weights[LAST_LAYER + part][before[c.name]]
+        weights[LAST_LAYER + part] = rows
+    wanted.load_state_dict(weights)
+    return save_model(path, wanted, replace(spec, classes=classes, metrics={}, precision={}))
+
+
+@torch.inference_mode()
+def _score(network: nn.Module, spec: ModelSpec, config: RunConfig) -> dict[str, float]:
+    """Return scores on the held-out polygons."""
+    split = build_split(config.data, "val", patch_px=config.evaluation.crop_px)
+    segmenter = Segmenter(network, spec).eval()
+    confusion = ConfusionMatrix(spec.num_classes)
+    assert split.sampler is not None
+    for item in split.sampler:
+        sample: dict[str, Any] = split.dataset[item]
+        probs = infer_benchmark(segmenter, sample["image"], sample["valid"], config.evaluation)
+        confusion.update(sample["mask"], probs.argmax(dim=0))
+    if int(confusion.counts.sum()) == 0:
+        raise InputError(
+            "the held-out polygons cover no pixel centre of the raster. Check the labels' CRS, or "
+            "draw larger polygons."
+        )
+    found = scores(confusion.counts, [c.name for c in spec.classes])
+    return {key: float(value) for key, value in found.items() if not math.isnan(value)}
