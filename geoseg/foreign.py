@@ -30,6 +30,9 @@ PASSING_OPERATIONS = {
     *("clone", "contiguous", "to", "_to_copy", "view", "permute", "alias"),
     *("upsample_bilinear2d", "upsample_nearest2d"),
 }
+# Gains and biases of the bands.
+Scaling = tuple[Sequence[float], Sequence[float]]
+
 # What onnxruntime says when memory runs out.
 MEMORY_WORDS = ("allocate memory", "bad allocation", "out of memory")
 
@@ -50,7 +53,7 @@ class OnnxNetwork(nn.Module):
         self,
         path: Path,
         session: Any,
-        scaling: tuple[Sequence[float], Sequence[float]] | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         super().__init__()
         self.path = path
@@ -151,7 +154,7 @@ def load_onnx(path: Path) -> tuple[nn.Module, ModelSpec]:
         first = str(error).strip().splitlines()[0]
         raise ModelFileError(f"{str(path)!r} cannot be read as ONNX: {first}") from error
     metadata = dict(session.get_modelmeta().custom_metadata_map)
-    network = OnnxNetwork(path, session, _scaling(metadata))
+    network = OnnxNetwork(path, session, _scaling(metadata, path))
     if SPEC_KEY in metadata:
         return network, ModelSpec.from_json(metadata[SPEC_KEY])
     if DEEPNESS_KEYS & set(metadata):
@@ -164,15 +167,21 @@ def load_onnx(path: Path) -> tuple[nn.Module, ModelSpec]:
     return network, _from_sidecar(path, _onnx_output(path))
 
 
-def _scaling(metadata: Mapping[str, str]) -> tuple[Sequence[float], Sequence[float]] | None:
-    """Return gain and bias of a file that standardises by itself and has a geoseg record.
+def _scaling(metadata: Mapping[str, str], path: Path) -> Scaling | None:
+    """Return gains and biases of a file that standardises by itself and has a geoseg record.
 
     The record stays that of the model, so that pixels without data become its mean as ever.
     """
     if SPEC_KEY not in metadata or INPUT_KEY not in metadata:
         return None
-    scaling = json.loads(metadata[INPUT_KEY])
-    return scaling["gain"], scaling["bias"]
+    try:
+        scaling = json.loads(metadata[INPUT_KEY])
+        return tuple(map(float, scaling["gain"])), tuple(map(float, scaling["bias"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(
+            f"{str(path)!r}: expected the key {INPUT_KEY!r} to hold gain and bias of each band; "
+            f"got {metadata[INPUT_KEY]!r}. Export the model again."
+        ) from error
 
 
 def load_pt2(path: Path) -> tuple[nn.Module, ModelSpec]:

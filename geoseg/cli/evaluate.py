@@ -93,7 +93,11 @@ RASTER_DEFAULTS = ("auto", "none")
 @click.option("--bounds", type=BOUNDS, help="Only this box, in the raster's CRS.")
 @click.option("--gsd", type=GSD, default="auto", show_default=True, help="auto, native or metres.")
 @click.option(
-    "--tta", type=click.Choice(["none", "flips", "d4"]), default="none", show_default=True
+    "--tta",
+    type=click.Choice(["none", "flips", "d4"]),
+    default="none",
+    show_default=True,
+    help="Average over mirrored or all eight views.",
 )
 @click.option("--tile-size", "tile_size_px", type=click.IntRange(1), help="Side of a tile, px.")
 @click.option("--overlap", "overlap_px", type=click.IntRange(0), help="Blended overlap, px.")
@@ -106,7 +110,13 @@ RASTER_DEFAULTS = ("auto", "none")
     help="Of RASTER's map; a data set is scored in fp32.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
-@click.option("--max-memory", "max_memory_bytes", type=SIZE, default=str(DEFAULT_MAX_MEMORY_BYTES))
+@click.option(
+    "--max-memory",
+    "max_memory_bytes",
+    type=SIZE,
+    default=str(DEFAULT_MAX_MEMORY_BYTES),
+    help="Bound on this process's memory, such as 4GB.",
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted prediction.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier evaluation.")
 @click.option("--json", "as_json", is_flag=True, help="Print the content of metrics.json.")

@@ -32,9 +32,20 @@ from geoseg.types import BandIndexes
     show_default=True,
     help="How fast the encoder learns beside the decoder.",
 )
-@click.option("--steps", type=click.IntRange(1), default=400, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--crop-size", "crop_px", type=click.IntRange(32), default=256, show_default=True)
+@click.option(
+    "--steps", type=click.IntRange(1), default=400, show_default=True, help="Of the optimiser."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Crops per step."
+)
+@click.option(
+    "--crop-size",
+    "crop_px",
+    type=click.IntRange(32),
+    default=256,
+    show_default=True,
+    help="Side of a crop, px.",
+)
 @click.option("--lr", type=float, default=1e-3, show_default=True, help="Learning rate.")
 @click.option(
     "--hold-out",
@@ -43,7 +54,7 @@ from geoseg.types import BandIndexes
     show_default=True,
     help="Share of the polygons that is scored and not taught.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
 @click.option("--resume", is_flag=True, help="Go on with a stopped run.")
 @click.option("--overwrite", is_flag=True, help="Replace OUT, discard a stopped run.")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -59,7 +60,7 @@ def check_export(path: Path, segmenter: Segmenter, spec: ModelSpec) -> list[Diff
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     tiles = {"random": noise(spec), "real": real_values(spec)}
-    differences = [compare(session, segmenter, values, name) for name, values in tiles.items()]
+    differences = [compare(session, segmenter, values, name=name) for name, values in tiles.items()]
     worst = max(differences, key=lambda d: d.probability)
     if not worst.probability <= TOLERANCE:  # so that NaN is refused too
         raise ModelFileError(
@@ -71,16 +72,16 @@ def check_export(path: Path, segmenter: Segmenter, spec: ModelSpec) -> list[Diff
 
 
 def compare(
-    session: object, segmenter: Segmenter, values: NDArray[np.generic], name: str
+    session: Any, segmenter: Segmenter, values: NDArray[np.generic], *, name: str
 ) -> Difference:
     """Return how far a session of onnxruntime is from a model on raw values (C, H, W)."""
-    raw = torch.from_numpy(values)[None]
+    raw = torch.from_numpy(values)[None].to(segmenter.preprocess.gain.device)
     with torch.inference_mode():
         logits = segmenter(raw).double() / segmenter.spec.temperature
-        wanted = torch.softmax(logits, dim=1).numpy()
+        wanted = torch.softmax(logits, dim=1).cpu().numpy()
     fed = values[None].astype(np.float32) / np.float32(plan_feeding(segmenter.spec).divisor)
-    given = session.get_inputs()[0].name  # type: ignore[attr-defined]
-    answer = session.run(None, {given: fed})[0].astype(np.float64)  # type: ignore[attr-defined]
+    given = session.get_inputs()[0].name
+    answer = session.run(None, {given: fed})[0].astype(np.float64)
     clear = np.maximum(wanted, answer) > LEAST_PROBABILITY
     logs = np.log(np.maximum(np.stack([wanted[clear], answer[clear]]), LEAST_PROBABILITY / 10))
     return Difference(

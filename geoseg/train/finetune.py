@@ -25,6 +25,7 @@ from geoseg.raster import check_input, inspect_raster, open_raster
 from geoseg.raster.info import RasterInfo
 from geoseg.segmenter import Segmenter
 from geoseg.spec import ClassSpec, ModelSpec
+from geoseg.train.checkpoints import LAST
 from geoseg.train.finetune_plan import FinetuneOptions, plan_data, plan_run, write_labels
 from geoseg.train.lesson import CLASS_FIELD, Lesson, read_lesson
 from geoseg.train.run import train
@@ -98,10 +99,12 @@ def finetune(
     before = None
     if config.data.val is not None and lesson.classes == spec.classes:
         before = _score(network, spec, config)
+    # A run that was stopped before its first checkpoint has nothing to go on with.
+    goes_on = options.resume and (Path(config.out) / LAST).exists()
     result = train(
         config,
-        resume=options.resume,
-        overwrite=options.overwrite,
+        resume=goes_on,
+        overwrite=not goes_on,
         device=options.device,
         listener=listener,
     )

@@ -13,7 +13,7 @@ from geoseg.export.check import TOLERANCE, noise, real_values
 from geoseg.foreign import load_foreign
 from geoseg.predict import predict_raster
 from geoseg.segmenter import Segmenter
-from geoseg.spec import TileSpec
+from geoseg.spec import INPUT_KEY, TileSpec
 from tests.conftest import make_spec, small_conv
 from tests.export.conftest import SCENE
 
@@ -92,6 +92,17 @@ def test_any_network_of_standard_operators_is_exported(small, tmp_path):
     assert json.loads(report.item.read_text("utf-8"))["assets"]["model"]["href"] == "./m.onnx"
 
 
+def test_a_damaged_scaling_is_refused(small, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    report = export_model(small, tmp_path / "m.onnx", ExportOptions(check=False))
+    model = onnx.load(report.path)
+    entry = next(e for e in model.metadata_props if e.key == INPUT_KEY)
+    entry.value = '{"gain": [1, 2, 3]}'
+    onnx.save(model, report.path)
+    with pytest.raises(ModelFileError, match="'geoseg.input' to hold gain and bias of each band"):
+        load_foreign(report.path)
+
+
 def test_an_item_elsewhere_still_finds_the_file(small, tmp_path):
     options = ExportOptions(item=tmp_path / "items" / "i.json", check=False)
     report = export_model(small, tmp_path / "m.onnx", options)
@@ -103,7 +114,7 @@ def test_an_item_elsewhere_still_finds_the_file(small, tmp_path):
 def test_a_file_that_answers_otherwise_is_refused_and_not_left(small, tmp_path, monkeypatch):
     wrong = Segmenter(small_conv(seed=1), small.spec).eval()
     original = check.compare
-    monkeypatch.setattr(check, "compare", lambda s, _, *rest: original(s, wrong, *rest))
+    monkeypatch.setattr(check, "compare", lambda s, _, v, name: original(s, wrong, v, name=name))
     message = "within 0.0001; on the (random|real) tile they differ by 0.*Use the .safetensors file"
     with pytest.raises(ModelFileError, match=message):
         export_model(small, tmp_path / "m.onnx")

@@ -102,18 +102,26 @@ def test_a_label_raster_teaches_too(scene, make_raster, tmp_path):
     assert read_spec(result.model).num_classes == 2
 
 
-class StopsAtOne(Listener):
+class Stops(Listener):
+    def __init__(self, after):
+        self.after = after
+        self.done = 0
+
     def progress(self, done, total, pixels):
-        if done >= 1:
+        self.done = done
+
+    def check(self):
+        if self.done >= self.after:
             raise InterruptedRunError("stopped (test)")
 
 
-def test_a_stopped_run_leaves_no_model_and_is_resumed(scene, drawn, tmp_path):
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_stopped_run_leaves_no_model_and_is_resumed(scene, drawn, tmp_path, after):
     out = tmp_path / "m.safetensors"
     quick = QUICK | {"steps": 3}
     options = FinetuneOptions(class_field="kind", **quick)
     with pytest.raises(InterruptedRunError):
-        finetune(MODEL, scene, drawn, out, options=options, listener=StopsAtOne())
+        finetune(MODEL, scene, drawn, out, options=options, listener=Stops(after))
     assert not out.exists()
     with pytest.raises(OutputExistsError, match="holds a stopped run. Give --resume"):
         finetune(MODEL, scene, drawn, out, options=options)
@@ -142,7 +150,7 @@ def test_the_command_prints_scores_and_the_file(scene, drawn, tmp_path, capsys):
         main([*words, "--progress", "json"])
     assert left.value.code == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert lines[0]["event"] == "start"
+    assert next(line["plan"]["unit"] for line in lines if line["event"] == "start") == "steps"
     assert lines[-1]["event"] == "result"
     assert lines[-1]["outputs"] == {"model": str(out)}
     assert lines[-1]["held_out_polygons"] == 2
