@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from torch import nn
 
 from geoseg.config.parse import dump_config, parse_config
 from geoseg.config.run import RunConfig
@@ -60,6 +61,7 @@ class TrainResult:
 def train(
     config: RunConfig,
     *,
+    network: nn.Module | None = None,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -69,6 +71,8 @@ def train(
 
     Args:
         config: the run.
+        network: of your own, (N, C, H, W) -> (N, K, H, W), in place of the one that ``model``
+            names; its weights are its start.
         resume: go on from ``last.ckpt`` in its folder.
         overwrite: discard an earlier run in its folder.
         device: ``auto``: as ``config.trainer`` says; or ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
@@ -85,7 +89,9 @@ def train(
     done = saved_step(out) if resume else None
     data = SegmentationDataModule(config)
     config = resolve(config, data)
-    network, first_convolution = build_network(config)
+    first_convolution = ""
+    if network is None:
+        network, first_convolution = build_network(config)
     segmenter = Segmenter(network, build_spec(config, data, first_convolution))
     config = settle_batch_size(config, segmenter, device=device, resume=resume)
     data.batch_size = int(config.trainer.batch_size)
@@ -216,7 +222,7 @@ def finish(
     if trainer.is_global_zero:
         if data.val_split is None:
             write_model(out / MODEL, task.kept_network(), task.spec, half=config.card.half)
-        elif config.card.measure_bf16:
+        elif config.card.measure_bf16 and task.spec.task == "semantic-segmentation":
             record_bf16(
                 out / MODEL,
                 data.val_split,

@@ -354,3 +354,12 @@ def test_bfloat16_is_measured(make_run):
     assert record.device == "cpu"
     assert 0.5 < record.agreement <= 1
     assert abs(record.miou_delta) < 50
+
+
+def test_a_network_of_ones_own_is_trained(make_run):
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 5, 3, padding=1)
+    before = network.weight.detach().clone()
+    result = train(make_run(steps=2, batch_size=2), network=network)
+    assert not torch.equal(network.weight, before)
+    assert result.model.exists()

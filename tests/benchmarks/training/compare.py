@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geoseg.checkpoint import load_network
+from geoseg.checkpoint import load_network, read_spec
 from geoseg.config.parse import parse_config
 from geoseg.config.run import RunConfig
 from geoseg.data.build import build_split
@@ -56,6 +57,7 @@ def run_one(config: RunConfig, name: str) -> Path:
     counts = out / "counts.json"
     if counts.exists():
         return counts
+    torch.manual_seed(config.seed)
     peer = Peer(name, 5) if name in PEERS else None
     resume = (out / "last.ckpt").exists()
     if peer is None:
@@ -63,7 +65,11 @@ def run_one(config: RunConfig, name: str) -> Path:
         if name != "segnext_t":
             config = replace(config, model=replace(config.model, options={}))
     result = train(config, network=peer, resume=resume, overwrite=not resume and out.exists())
-    segmenter = result.segmenter if peer is not None else Segmenter(*load_network(result.model))
+    if peer is None:
+        segmenter = Segmenter(*load_network(result.model))
+    else:
+        peer.load_state_dict(load_file(result.model))
+        segmenter = Segmenter(peer.float(), read_spec(result.model))
     counts.write_text(json.dumps(count_images(segmenter.eval(), config)))
     return counts
 
