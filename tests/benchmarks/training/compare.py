@@ -1,6 +1,7 @@
-"""SegNeXt-T and SegMAN-T beside U-Net and DeepLabV3+ on Dubai, from the same start.
+"""SegNeXt-T and SegMAN-T beside U-Net and DeepLabV3+ on Dubai or Banepa, from the same start.
 
-    python -m tests.benchmarks.training.compare OUT [--models NAME ...] [key.sub=value ...]
+    python -m tests.benchmarks.training.compare OUT [--data dubai] [--models NAME ...] \
+        [key.sub=value ...]
 
 Every network is trained as `geoseg train configs/segnext_t_dubai.yaml` does it: random weights,
 data, augmentation, batches, steps and optimiser are the same. The learning rate is the one value
@@ -28,7 +29,7 @@ from geoseg.evaluate.protocol import infer_benchmark
 from geoseg.segmenter import Segmenter
 from geoseg.train.run import train
 
-CONFIG = Path(__file__).parents[3] / "configs" / "segnext_t_dubai.yaml"
+CONFIGS = Path(__file__).parents[3] / "configs"
 PEERS = ("Unet-resnet18", "Unet-resnet34", "DeepLabV3Plus-resnet18", "DeepLabV3Plus-resnet34")
 OWN = ("segnext_t", "segman_t")
 RESAMPLES = 2000
@@ -58,12 +59,8 @@ def run_one(config: RunConfig, name: str) -> Path:
     if counts.exists():
         return counts
     torch.manual_seed(config.seed)
-    peer = Peer(name, 5) if name in PEERS else None
+    peer = Peer(name, config.model.num_classes) if name in PEERS else None
     resume = (out / "last.ckpt").exists()
-    if peer is None:
-        config = replace(config, model=replace(config.model, name=name))
-        if name != "segnext_t":
-            config = replace(config, model=replace(config.model, options={}))
     result = train(config, network=peer, resume=resume, overwrite=not resume and out.exists())
     if peer is None:
         segmenter = Segmenter(*load_network(result.model))
@@ -136,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("overrides", nargs="*", help="key.sub=value of the run file")
+    parser.add_argument("--data", choices=["dubai", "banepa"], default="dubai")
     parser.add_argument("--models", nargs="+", default=[*OWN, *PEERS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rates", nargs="+", type=float, default=[3e-4, 1e-3])
@@ -155,7 +153,8 @@ def main() -> None:
 
 def configure(given: argparse.Namespace, name: str, seed: int, rate: float) -> RunConfig:
     """Return the run of a network, a seed and a learning rate."""
-    config = parse_config(CONFIG, given.overrides)
+    own = name if name in OWN else OWN[0]
+    config = parse_config(CONFIGS / f"{own}_{given.data}.yaml", given.overrides)
     optim = replace(config.optim, lr=rate)
     out = given.out / f"{name}-{rate:g}-{seed}"
     return replace(config, out=str(out), seed=seed, optim=optim)
