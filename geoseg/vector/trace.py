@@ -1,0 +1,150 @@
+"""Features from the border graph: outlines, their borders shaped once, rings; the reference."""
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.vector.graph import GONE, BorderGraph
+from geoseg.vector.outline import Step, corners_of, cut_borders, other_side, walk_outlines
+from geoseg.vector.rows import NODATA, PolygonBatch, ShapeOptions
+from geoseg.vector.simplify import Point, simplify_border
+from geoseg.vector.smooth import draw_border, mark_rounded
+from geoseg.vector.square import square_outline
+
+
+@dataclass
+class _Lists:
+    """A batch while it grows."""
+
+    class_id: list[int] = field(default_factory=list)
+    pixels: list[int] = field(default_factory=list)
+    confidence: list[float] = field(default_factory=list)
+    on_edge: list[bool] = field(default_factory=list)
+    xy: list[Point] = field(default_factory=list)
+    ring_offsets: list[int] = field(default_factory=lambda: [0])
+    polygon_offsets: list[int] = field(default_factory=lambda: [0])
+    feature_offsets: list[int] = field(default_factory=lambda: [0])
+    squared: list[bool] = field(default_factory=list)
+
+    def as_batch(self) -> PolygonBatch:
+        return PolygonBatch(
+            class_id=np.array(self.class_id, np.int32),
+            pixels=np.array(self.pixels, np.int64),
+            confidence=np.array(self.confidence, np.float64),
+            on_edge=np.array(self.on_edge, bool),
+            xy=np.array(self.xy, np.float64).reshape(-1, 2),
+            ring_offsets=np.array(self.ring_offsets, np.int64),
+            polygon_offsets=np.array(self.polygon_offsets, np.int64),
+            feature_offsets=np.array(self.feature_offsets, np.int64),
+            squared=np.array(self.squared, bool),
+        )
+
+
+class ReferenceTracer:
+    """Turns rows of a class map into features, in plain Python.
+
+    Args:
+        height, width: of the map.
+        options: what becomes of the outlines.
+    """
+
+    def __init__(self, height: int, width: int, options: ShapeOptions) -> None:
+        self.graph = BorderGraph(height, width, options)
+        self.options = options
+        self._shapes = bool(options.simplify_px or options.smooth_px or options.square)
+
+    def add_rows(self, codes: NDArray[np.int32], confidence: NDArray[np.float32] | None) -> None:
+        """Take the next rows (N, width)."""
+        self.graph.add_rows(codes, confidence)
+
+    def finish(self) -> None:
+        """Say that there are no more rows."""
+        self.graph.finish()
+
+    def pop(self, most: int) -> PolygonBatch | None:
+        """Return at most so many of the features that are complete by now; None without any."""
+        lists = _Lists()
+        for feature in self.graph.pop_complete():
+            self._write(feature, lists)
+            if len(lists.class_id) == most:
+                break
+        return lists.as_batch() if lists.class_id else None
+
+    def _write(self, feature: int, lists: _Lists) -> None:
+        graph = self.graph
+        faces = graph.faces_of(feature)
+        outlines = [walk_outlines(graph, face) for face in faces]
+        squared = [False] * len(faces)
+        if self._shapes:
+            for i, face in enumerate(faces):
+                for outline in outlines[i]:
+                    squared[i] |= self._shape(outline, face)
+        if graph.labels[feature].code != NODATA:
+            for rings in outlines:
+                for outline in rings:
+                    lists.xy += self._draw(outline)
+                    lists.ring_offsets.append(len(lists.xy))
+                lists.polygon_offsets.append(len(lists.ring_offsets) - 1)
+            lists.feature_offsets.append(len(lists.polygon_offsets) - 1)
+            lists.squared += squared
+            self._describe(feature, faces, lists)
+        for step in itertools.chain.from_iterable(itertools.chain.from_iterable(outlines)):
+            graph.release(step.node, list(step.quadrants))
+        graph.drop(feature)
+
+    def _describe(self, feature: int, faces: list[int], lists: _Lists) -> None:
+        labels = [self.graph.labels[face] for face in faces]
+        confident = sum(label.confident for label in labels)
+        total = 0.0
+        for label in labels:
+            total += label.confidence
+        lists.class_id.append(self.graph.labels[feature].code)
+        lists.pixels.append(sum(label.pixels for label in labels))
+        lists.confidence.append(total / confident if confident else float("nan"))
+        lists.on_edge.append(any(label.on_edge for label in labels))
+
+    def _shape(self, outline: list[Step], face: int) -> bool:
+        """Simplify and round the borders of an outline that are not done yet."""
+        graph, options, squared = self.graph, self.options, False
+        for border in cut_borders(graph, outline):
+            nodes = corners_of(graph, border)
+            if len(nodes) == 2:
+                continue
+            if graph.nodes[nodes[1]].done:
+                squared |= graph.nodes[nodes[0]].shifted is not None
+                continue
+            sides = face, other_side(graph, border)
+            everything = [step.node for step in border]
+            if self._can_be_square(nodes, sides) and square_outline(
+                graph, nodes, sides, everything
+            ):
+                squared = True
+                continue
+            if options.simplify_px:
+                simplify_border(graph, nodes, sides)
+            else:
+                for node in nodes:
+                    graph.nodes[node].kept = True
+            if options.smooth_px:
+                mark_rounded(graph, nodes, sides)
+        return squared
+
+    def _can_be_square(self, nodes: list[int], sides: tuple[int, int]) -> bool:
+        graph = self.graph
+        if graph.nodes[nodes[0]].is_junction or self.options.square is None:
+            return False
+        codes = {graph.labels[side].code for side in sides if side != GONE}
+        return not codes.isdisjoint(self.options.square_classes)
+
+    def _draw(self, outline: list[Step]) -> list[Point]:
+        graph = self.graph
+        if not self._shapes:
+            points = [graph.nodes[step.node].place for step in outline]
+            return [*points, points[0]]
+        ring: list[Point] = []
+        for border in cut_borders(graph, outline):
+            points = draw_border(graph, corners_of(graph, border))
+            ring += points[1:] if ring else points
+        return ring

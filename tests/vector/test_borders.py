@@ -1,0 +1,141 @@
+"""Simpler, rounder and square borders: never a gap, an overlap or an invalid shape."""
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geoseg.vector.native import NativeTracer
+from geoseg.vector.rows import ShapeOptions
+from geoseg.vector.trace import ReferenceTracer
+from tests.vector.random_maps import class_maps, features, flatten, shape_options, trace
+
+needs_library = pytest.mark.skipif(not NativeTracer.is_available(), reason="no compiled kernels")
+Tracer = NativeTracer if NativeTracer.is_available() else ReferenceTracer
+
+
+def box_of(ring):
+    """Return a squared form of small rings that is a little beside them."""
+    if len(ring) > 16:
+        return None
+    (left, top), (right, bottom) = ring.min(axis=0), ring.max(axis=0)
+    left, right = left + 0.1, right + 0.1
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
+
+
+def squared(options: ShapeOptions) -> ShapeOptions:
+    return ShapeOptions(
+        connectivity=options.connectivity,
+        simplify_px=options.simplify_px,
+        smooth_px=options.smooth_px,
+        aspect=options.aspect,
+        square=box_of,
+        square_classes=frozenset({0, 2}),
+        square_shift_px=1.5,
+    )
+
+
+def shapes_of(codes, options, tracer=Tracer):
+    return list(features(trace(tracer(*codes.shape, options), codes, len(codes))))
+
+
+def scaled(shape, options):
+    return shapely.transform(shape, lambda xy: xy * [1, options.aspect])
+
+
+@given(codes=class_maps(), options=shape_options, square=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_no_gaps_no_overlaps_nothing_invalid(codes, options, square):
+    found = shapes_of(codes, squared(options) if square else options)
+    assert all(shape.is_valid for _, _, shape in found)
+    parts = [part for _, _, shape in found for part in shape.geoms]
+    if parts:
+        assert shapely.coverage_is_valid(np.array(parts, dtype=object))
+    if (codes >= 0).all() and not square:
+        assert np.isclose(sum(part.area for part in parts), codes.size, rtol=1e-12)
+
+
+@given(codes=class_maps(), options=shape_options)
+@settings(max_examples=60, deadline=None)
+def test_borders_stay_within_the_distance(codes, options):
+    plain = ShapeOptions(connectivity=options.connectivity)
+    before = sorted(shapes_of(codes, plain), key=lambda f: (f[0], f[1], f[2].bounds))
+    after = sorted(shapes_of(codes, options), key=lambda f: (f[0], f[1], f[2].bounds))
+    most = options.simplify_px + options.smooth_px
+    for (_, _, old), (_, _, new) in zip(before, after, strict=True):
+        if old.bounds != new.bounds:
+            continue  # two features of one size may have changed places
+        a, b = (shapely.boundary(scaled(shape, options)) for shape in (old, new))
+        assert shapely.hausdorff_distance(a, b) <= most + 1e-9
+
+
+@given(codes=class_maps(), options=shape_options, strip=st.integers(1, 9), square=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_strips_change_no_shape(codes, options, strip, square):
+    options = squared(options) if square else options
+    whole = flatten(trace(Tracer(*codes.shape, options), codes, len(codes)))
+    strips = flatten(trace(Tracer(*codes.shape, options), codes, strip))
+    for name, values in whole.items():
+        assert np.array_equal(values, strips[name], equal_nan=values.dtype.kind == "f"), name
+
+
+@needs_library
+@given(
+    codes=class_maps(lowest=-2),
+    options=shape_options,
+    strip=st.integers(1, 9),
+    square=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_compiled_tracer_equals_the_reference_to_the_bit(codes, options, strip, square):
+    options = squared(options) if square else options
+    confidence = np.sin(np.arange(codes.size, dtype=np.float32)).reshape(codes.shape)
+    confidence[confidence < -0.9] = np.nan
+    wanted = flatten(trace(ReferenceTracer(*codes.shape, options), codes, len(codes), confidence))
+    found = flatten(trace(NativeTracer(*codes.shape, options), codes, strip, confidence))
+    for name, values in wanted.items():
+        assert np.array_equal(values, found[name], equal_nan=values.dtype.kind == "f"), name
+
+
+def test_a_staircase_becomes_a_line():
+    codes = np.tri(40, 40, dtype=np.int32)
+    found = shapes_of(codes, ShapeOptions(simplify_px=1.0))
+    assert {code: shapely.get_num_coordinates(shape) for code, _, shape in found} == {0: 4, 1: 6}
+
+
+def test_smoothing_moves_no_junction_and_no_corner_of_the_map():
+    codes = np.zeros((20, 20), np.int32)
+    codes[:10, 10:] = 1
+    codes[10:, 10:] = 2
+    found = shapes_of(codes, ShapeOptions(smooth_px=2.0))
+    for corner in ((0, 0), (0, 20), (20, 20), (10, 10), (10, 0), (20, 10)):
+        assert sum(shape.distance(shapely.Point(corner)) == 0 for _, _, shape in found) >= 1
+        assert any((np.array(shapely.get_coordinates(s)) == corner).all(1).any() for *_, s in found)
+
+
+@pytest.mark.parametrize("tracer", [ReferenceTracer, Tracer])
+def test_an_outline_is_squared_only_where_nothing_is_near(tracer):
+    codes = np.zeros((40, 60), np.int32)
+    codes[10:20, 10:20] = 1  # free-standing
+    codes[10:20, 40:50] = 1  # a neighbour is two pixels away
+    codes[10:20, 52:55] = 2
+    options = ShapeOptions(square=box_of, square_classes=frozenset({1}), square_shift_px=2.5)
+    batches = trace(tracer(*codes.shape, options), codes, 7)
+    found = {
+        (code, round(shape.bounds[0], 1)): is_squared
+        for (code, _, shape), is_squared in zip(
+            features(batches), np.concatenate([b.squared for b in batches]), strict=True
+        )
+    }
+    assert found[1, 10.1]
+    assert not found[1, 40.0]
+
+
+def test_the_surroundings_of_a_squared_outline_follow_it():
+    codes = np.zeros((30, 30), np.int32)
+    codes[10:20, 10:20] = 1
+    options = ShapeOptions(square=box_of, square_classes=frozenset({1}), square_shift_px=1.5)
+    found = {code: shape for code, _, shape in shapes_of(codes, options)}
+    assert found[1].bounds == (10.1, 10, 20.1, 20)
+    assert shapely.equals(found[0].geoms[0].interiors[0], found[1].geoms[0].exterior)
