@@ -8,13 +8,14 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from geoseg.config.run import RunConfig
 from geoseg.errors import InputError, OutputExistsError, UsageError
+from geoseg.evaluate.report import REPORT_NAME
 from geoseg.train.checkpoints import LAST, MODEL, disk_errors
 from geoseg.train.curves import CURVES
 from geoseg.train.record import METRICS
 
 CONFIG = "config.yaml"
 SCORES = "metrics.json"
-OWN_FILES = (LAST, MODEL, METRICS, SCORES, CONFIG, CURVES)
+OWN_FILES = (LAST, MODEL, METRICS, SCORES, CONFIG, CURVES, REPORT_NAME)
 # Sections of a run file that change nothing of what a resumed run computes.
 FREE_SECTIONS = {"out", "card", "trainer"}
 # Values that decide which weights and optimiser groups there are.

@@ -13,8 +13,10 @@ from torch import nn
 from geoseg.config.parse import dump_config, parse_config
 from geoseg.config.run import RunConfig
 from geoseg.data.datamodule import SegmentationDataModule
+from geoseg.data.leaks import check_leak
 from geoseg.data.loaders import StreamDataModule
 from geoseg.errors import UsageError
+from geoseg.evaluate.report import write_training_report
 from geoseg.listener import Listener
 from geoseg.segmenter import Segmenter
 from geoseg.train.averaging import AveragedTask
@@ -171,10 +173,12 @@ def describe(
     config: RunConfig, data: SegmentationDataModule, device: str, done: int
 ) -> dict[str, Any]:
     """Return the plan that a listener is told, with what it should know of the data."""
-    for split in (data.train_split, data.val_split):
+    options, val = config.trainer, data.val_split
+    for split in (data.train_split, val):
         for note in split.notes if split is not None else ():
             logger.warning("%s", note)
-    options, val = config.trainer, data.val_split
+    for leak in check_leak(data.train_split, val) if val is not None else ():
+        logger.warning("%s", leak)
     return {
         "unit": "steps",
         "model": config.model.name,
@@ -233,4 +237,6 @@ def finish(
         with disk_errors(out):
             (out / SCORES).write_text(json.dumps(metrics, indent=1) + "\n", "utf-8")
             draw_curves(out / METRICS, out / CURVES, config.trainer.monitor)
+            if (out / METRICS).exists():
+                write_training_report(out)
     return TrainResult(out, out / MODEL, metrics)

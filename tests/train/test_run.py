@@ -76,6 +76,7 @@ def test_train_then_resume_then_predict(make_run, tmp_path, name, crop_px, optio
         "metrics.json",
         "config.yaml",
         "curves.png",
+        "report.html",
     }
     spec = read_spec(found.model)
     assert (spec.name, spec.description) == ("four", "Four chips.")
