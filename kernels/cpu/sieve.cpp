@@ -20,6 +20,9 @@ struct Rules {
     int64_t min_area, fill_holes;
     bool corners_join;  // connectivity 8
     int64_t limit() const { return std::max(min_area, fill_holes); }
+    // A hole that is no speck depends on what is around it.
+    bool may_be_hole(int64_t area) const { return area >= min_area && area < fill_holes; }
+    bool corners_count() const { return corners_join || fill_holes > min_area; }
 };
 
 struct Region {
@@ -263,10 +266,13 @@ class Decision {
         });
         class_of_[r] = c;
         for (int32_t o : joined_) r = unite(r, find_owner(o));
-        if (fixed) fixed_[r] = true;
-        if (!fixed) push(r);
+        if (fixed)
+            fixed_[r] = true;
+        else if (area(r) < rules_.limit())
+            push(r);
+        // Specks among them are in the queue already.
         for (int32_t o : around_)
-            if (!fixed_[o]) push(o);
+            if (!fixed_[o] && rules_.may_be_hole(area(o))) push(o);
     }
 
     void push(int32_t r) {
@@ -336,6 +342,7 @@ struct geoseg_sieve {
         touch_beside();
         each_pair([&](const Piece &p, const Piece &c, int32_t shared) {
             if (p.class_id == c.class_id && (shared > 0 || rules_.corners_join)) return;
+            if (shared == 0 && !rules_.corners_count()) return;
             const int64_t x = std::max(p.first, c.first);
             touch(p, c, shared, shared > 0 ? 2 * ((row_ - 1) * width_ + x) + 1 : NO_EDGE);
         });
