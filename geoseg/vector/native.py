@@ -37,6 +37,26 @@ class _Batch(ctypes.Structure):
     )
 
 
+class _Held:
+    """Carries what a callback raises past the library's frames, which cannot."""
+
+    failure: BaseException | None = None
+
+    def __enter__(self) -> None:
+        """Begin to watch."""
+
+    def __exit__(self, kind: object, failure: BaseException | None, where: object) -> bool:
+        """Hold on to what was raised."""
+        self.failure = failure
+        return True
+
+    def raise_again(self) -> None:
+        """Raise what is held."""
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+
+
 class NativeTracer:
     """Turns rows of a class map into features; equal to `ReferenceTracer` to the bit.
 
@@ -49,7 +69,7 @@ class NativeTracer:
         lib = _native.library()
         assert lib is not None
         self._lib = lib
-        self._failure: BaseException | None = None
+        self._held = _Held()
         self._width = width
         self._options = options
         # Kept as long as the library holds on to them.
@@ -118,22 +138,18 @@ class NativeTracer:
 
     def _square(self, xy: int, count: int, out: int) -> int:
         """Give the library the squared form of a ring; called from within it."""
-        assert self._options.square is not None
-        try:
+        with self._held:
+            assert self._options.square is not None
             ring = self._options.square(_copy(xy, 2 * count, np.float64).reshape(-1, 2))
-        except BaseException as failure:  # noqa: BLE001 - raised again behind the library's frames
-            self._failure = failure
-            return STOPPED
-        if ring is None or len(ring) > count:
-            return 0
-        ring = np.ascontiguousarray(ring, np.float64)
-        ctypes.memmove(out, ring.ctypes.data, ring.nbytes)
-        return len(ring)
+            if ring is None or len(ring) > count:
+                return 0
+            ring = np.ascontiguousarray(ring, np.float64)
+            ctypes.memmove(out, ring.ctypes.data, ring.nbytes)
+            return len(ring)
+        return STOPPED
 
     def _check(self, result: int) -> None:
-        if self._failure is not None:
-            failure, self._failure = self._failure, None
-            raise failure
+        self._held.raise_again()
         if result < 0:
             raise OutOfMemoryError(
                 "not enough memory for the open polygons of this map; close other programs, or "

@@ -139,3 +139,15 @@ def test_the_surroundings_of_a_squared_outline_follow_it():
     found = {code: shape for code, _, shape in shapes_of(codes, options)}
     assert found[1].bounds == (10.1, 10, 20.1, 20)
     assert shapely.equals(found[0].geoms[0].interiors[0], found[1].geoms[0].exterior)
+
+
+@needs_library
+def test_what_squaring_raises_comes_through_the_library():
+    def fail(ring):
+        raise ValueError("no square today")
+
+    codes = np.zeros((9, 9), np.int32)
+    codes[3:6, 3:6] = 1
+    options = ShapeOptions(square=fail, square_classes=frozenset({1}))
+    with pytest.raises(ValueError, match="no square today"):
+        trace(NativeTracer(9, 9, options), codes, 9)
