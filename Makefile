@@ -26,6 +26,7 @@ bench: .venv/.ready-full
 
 # The zip that QGIS's repository takes, with the checks that it runs.
 plugin: .venv/.ready-full
+	.venv/bin/python qgis_plugin/collect_strings.py --check
 	.venv/bin/python qgis_plugin/build_plugin.py --all-tools
 
 # The slow rest: slow tests, every Python, oldest allowed versions, no compiler, the wheel alone.

@@ -107,12 +107,13 @@ def inspect_raster(dataset: DatasetReader, name: str) -> RasterInfo:
 def content_sample(info: RasterInfo) -> str:
     """Return a hash over samples of a raster's files, to notice that an input was exchanged.
 
-    Remote files are known by their header alone.
+    Remote files are known by their header alone. Left out are the files beside a raster into which
+    GIS programs write statistics while they show it; what they say of the grid is in the settings.
     """
     digest = hashlib.sha256()
     for name in info.files:
         path = Path(name)
-        if not path.is_file():
+        if not path.is_file() or path.name.endswith(".aux.xml"):
             continue
         size = path.stat().st_size
         digest.update(f"{path.name}:{size};".encode())

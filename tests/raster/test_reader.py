@@ -1,5 +1,7 @@
 """What a raster is, whether a model can take it, and which of its pixels count."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
@@ -204,3 +206,15 @@ def test_a_changed_file_is_noticed(make_raster):
     values[0, 0, 0] += 1
     make_raster(values)
     assert content_sample(info_of(path)) != before
+
+
+def test_statistics_that_a_gis_program_writes_beside_a_raster_do_not_count(make_raster):
+    path = make_raster(RGB)
+    before = content_sample(info_of(path))
+    statistics = '<MDI key="STATISTICS_MEAN">7</MDI>'
+    Path(f"{path}.aux.xml").write_text(
+        f'<PAMDataset><PAMRasterBand band="1"><Metadata>{statistics}</Metadata></PAMRasterBand>'
+        "</PAMDataset>"
+    )
+    assert len(info_of(path).files) == 2
+    assert content_sample(info_of(path)) == before

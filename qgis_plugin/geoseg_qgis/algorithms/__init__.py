@@ -1,0 +1,1 @@
+"""The algorithms of the Processing provider, one file each."""
