@@ -49,6 +49,7 @@ class Node:
     kept: bool = False  # stays when its border is simplified
     rounded: bool = False  # is rounded when its border is smoothed
     done: bool = False  # its border has been simplified
+    squared: bool = False  # its border was given square corners
     is_frame: bool = False  # a corner of the map
     degree: int = 2  # links, those included that are not made yet
     straight: bool = False

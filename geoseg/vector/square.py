@@ -1,8 +1,9 @@
 """Square corners for free-standing outlines, where they touch nothing else.
 
 A free-standing outline is a border without junctions. Its squared form comes from
-`geoseg.vector.regularize`; it is taken only if every other corner and edge of the two faces keeps
-more than the greatest distance by which any outline may still move, so that nothing can cross.
+`geoseg.vector.regularize`. It is taken only if no corner of the two faces' other outlines lies
+between the old form and the new one, and if their edges keep more than the distance by which they
+may still move: nothing can cross then, now or later.
 """
 
 import math
@@ -11,7 +12,10 @@ import numpy as np
 
 from geoseg.vector.graph import EAST, SOUTH, BorderGraph
 from geoseg.vector.outline import canonical
-from geoseg.vector.simplify import Point, borders, squared_distance
+from geoseg.vector.rows import Float64
+from geoseg.vector.simplify import Point, borders, is_inside, squared_distance
+
+CLEARANCE_PX = 0.25  # outlines that nearly touch look like a mistake
 
 
 def square_outline(
@@ -24,13 +28,16 @@ def square_outline(
         return False
     old = np.array([[graph.nodes[n].x, graph.nodes[n].y] for n in nodes], float)
     new = options.square(old)
-    if new is None or len(new) > len(nodes) or not is_free(graph, {*nodes, *waypoints}, new, sides):
+    own = {*nodes, *waypoints}
+    if new is None or len(new) > len(nodes) or not is_free(graph, own, (old, new), sides):
         return False
     take_places(graph, nodes, new)
+    for node in own:
+        graph.nodes[node].squared = True
     return True
 
 
-def take_places(graph: BorderGraph, nodes: list[int], ring: np.ndarray) -> None:
+def take_places(graph: BorderGraph, nodes: list[int], ring: Float64) -> None:
     """Keep as many nodes as a squared ring has corners, and put them there."""
     for node in nodes[1:-1]:
         graph.nodes[node].done = True
@@ -39,18 +46,23 @@ def take_places(graph: BorderGraph, nodes: list[int], ring: np.ndarray) -> None:
         corner.kept, corner.shifted = True, (x, y)
 
 
-def is_free(graph: BorderGraph, own: set[int], ring: np.ndarray, sides: tuple[int, int]) -> bool:
-    """Return whether everything else on the two faces' outlines keeps its distance from a ring."""
+def is_free(
+    graph: BorderGraph, own: set[int], rings: tuple[Float64, Float64], sides: tuple[int, int]
+) -> bool:
+    """Return whether nothing else lies between an outline's two forms or near the new one."""
     options = graph.options
-    reach = max(options.square_shift_px, options.simplify_px + options.smooth_px) + 1e-6
-    points: list[Point] = [(x, y) for x, y in ring.tolist()]
-    xs, ys = [p[0] for p in points], [p[1] for p in points]
-    rows = reach / options.aspect
-    left, right = min(xs) - reach, max(xs) + reach
-    top, bottom = min(ys) - rows, max(ys) + rows
-    for one, other in edges_near(graph, (left, top, right, bottom), own, sides):
-        for k in range(len(points) - 1):
-            if _apart(one, other, points[k], points[k + 1], options.aspect) <= reach * reach:
+    still = options.simplify_px + options.smooth_px + CLEARANCE_PX
+    moved = max(options.square_shift_px, still)
+    old, new = ([(x, y) for x, y in ring.tolist()] for ring in rings)
+    xs, ys = [p[0] for p in old + new], [p[1] for p in old + new]
+    rows = moved / options.aspect
+    box = min(xs) - moved, min(ys) - rows, max(xs) + moved, max(ys) + rows
+    for one, other, is_squared in edges_near(graph, box, own, sides):
+        if is_inside(one, old) != is_inside(one, new):
+            return False
+        reach = moved if is_squared else still
+        for k in range(len(new) - 1):
+            if _apart(one, other, new[k], new[k + 1], options.aspect) <= reach * reach:
                 return False
     return True
 
@@ -60,13 +72,15 @@ def edges_near(
     box: tuple[float, float, float, float],
     own: set[int],
     sides: tuple[int, int],
-) -> list[tuple[Point, Point]]:
+) -> list[tuple[Point, Point, bool]]:
     """Return the edges of two faces' outlines that may reach into a box, but for own ones.
+
+    The third value says whether the edge's outline was squared: it is not quite where it was.
 
     Vertical edges are cut every `graph.waypoint_rows` rows by nodes made for this search.
     """
     _, top, _, bottom = box
-    found: list[tuple[Point, Point]] = []
+    found: list[tuple[Point, Point, bool]] = []
     for y in range(math.floor(top) - graph.waypoint_rows, math.ceil(bottom) + 1):
         for node in graph.rows_of_nodes.get(y, ()):
             if node in own or not borders(graph, node, sides):
@@ -77,7 +91,7 @@ def edges_near(
                 end = graph.nodes.get(here.links[towards])
                 other = one if end is None else (float(end.x), float(end.y))
                 if _overlaps(one, other, box):
-                    found.append((one, other))
+                    found.append((one, other, here.squared))
     return found
 
 

@@ -37,6 +37,7 @@ struct Node {
     bool rounded = false;
     bool done = false;
     bool shifted = false;
+    bool squared = false;
 
     bool is_junction() const { return is_frame || degree > 2; }
 };

@@ -6,6 +6,8 @@
 
 namespace geoseg_vector {
 
+constexpr double CLEARANCE = 0.25;  // outlines that nearly touch look like a mistake
+
 static bool before(const Node &a, const Node &b) {
     return a.y < b.y || (a.y == b.y && a.x < b.x);
 }
@@ -318,6 +320,7 @@ bool Shaper::square(const std::vector<int32_t> &nodes, const std::vector<int32_t
         graph.nodes[nodes[k]].kept = graph.nodes[nodes[k]].shifted = true;
         shifted[nodes[k]] = ring[k];
     }
+    for (int32_t node : waypoints) graph.nodes[node].squared = true;
     return true;
 }
 
@@ -332,27 +335,26 @@ static double apart(Point a, Point b, Point c, Point d, double aspect) {
         std::min(squared_distance(c, a, b, aspect), squared_distance(d, a, b, aspect)));
 }
 
-bool Shaper::near_edge(Point one, Point other, const double *box, const std::vector<Point> &ring,
-                       double reach) const {
-    if (std::max(one.x, other.x) < box[0] || std::min(one.x, other.x) > box[2] ||
-        std::max(one.y, other.y) < box[1] || std::min(one.y, other.y) > box[3])
-        return false;
+bool Shaper::meets(Point one, Point other, const std::vector<Point> &ring, double reach) const {
     for (size_t k = 0; k + 1 < ring.size(); ++k)
         if (apart(one, other, ring[k], ring[k + 1], options.aspect) <= reach * reach) return true;
     return false;
 }
 
 bool Shaper::is_free(const std::vector<Point> &ring, Sides sides) {
-    double reach = std::max(options.square_shift, options.simplify + options.smooth) + 1e-6;
+    double still = options.simplify + options.smooth + CLEARANCE;
+    double moved = std::max(options.square_shift, still);
     double box[4] = {ring[0].x, ring[0].y, ring[0].x, ring[0].y};
-    for (Point p : ring) {
+    auto widen = [&](Point p) {
         box[0] = std::min(box[0], p.x);
         box[1] = std::min(box[1], p.y);
         box[2] = std::max(box[2], p.x);
         box[3] = std::max(box[3], p.y);
-    }
-    double rows = reach / options.aspect;
-    box[0] -= reach, box[1] -= rows, box[2] += reach, box[3] += rows;
+    };
+    for (Point p : ring) widen(p);
+    for (Point p : places) widen(p);
+    double rows = moved / options.aspect;
+    box[0] -= moved, box[1] -= rows, box[2] += moved, box[3] += rows;
     int64_t stop = static_cast<int64_t>(std::ceil(box[3])) + 1;
     for (int64_t y = static_cast<int64_t>(std::floor(box[1])) - WAYPOINT_ROWS; y < stop; ++y) {
         RowOfNodes *here = graph.row_of_nodes(y);
@@ -368,7 +370,13 @@ bool Shaper::is_free(const std::vector<Point> &ring, Sides sides) {
             for (int d : {EAST, SOUTH}) {
                 int32_t link = graph.nodes[node].links[d];
                 Point one = place(node), other = link >= 0 ? place(link) : one;
-                if (near_edge(one, other, box, ring, reach)) return false;
+                if (std::max(one.x, other.x) < box[0] || std::min(one.x, other.x) > box[2] ||
+                    std::max(one.y, other.y) < box[1] || std::min(one.y, other.y) > box[3])
+                    continue;
+                if (is_inside(one, places.data(), static_cast<int64_t>(places.size())) !=
+                    is_inside(one, ring.data(), static_cast<int64_t>(ring.size())))
+                    return false;
+                if (meets(one, other, ring, graph.nodes[node].squared ? moved : still)) return false;
             }
         }
     }

@@ -57,8 +57,7 @@ class Shaper {
     Cut cut_corner(Point a, Point p, Point b) const;
     void triple(size_t at, int64_t *three) const;
     bool is_free(const std::vector<Point> &ring, Sides sides);
-    bool near_edge(Point one, Point other, const double *box, const std::vector<Point> &ring,
-                   double reach) const;
+    bool meets(Point one, Point other, const std::vector<Point> &ring, double reach) const;
 
     BorderGraph &graph;
     const geoseg_polygon_options &options;

@@ -118,18 +118,21 @@ def test_smoothing_moves_no_junction_and_no_corner_of_the_map():
 def test_an_outline_is_squared_only_where_nothing_is_near(tracer):
     codes = np.zeros((40, 60), np.int32)
     codes[10:20, 10:20] = 1  # free-standing
-    codes[10:20, 40:50] = 1  # a neighbour is two pixels away
-    codes[10:20, 52:55] = 2
-    options = ShapeOptions(square=box_of, square_classes=frozenset({1}), square_shift_px=2.5)
+    codes[10:20, 40:50] = 1  # its squared form would touch the neighbour
+    codes[10:20, 51:55] = 2
+    options = ShapeOptions(
+        square=lambda ring: box_of(ring) + [0.8, 0],
+        square_classes=frozenset({1}),
+        square_shift_px=1.5,
+    )
     batches = trace(tracer(*codes.shape, options), codes, 7)
-    found = {
-        (code, round(shape.bounds[0], 1)): is_squared
-        for (code, _, shape), is_squared in zip(
-            features(batches), np.concatenate([b.squared for b in batches]), strict=True
-        )
+    squares = np.concatenate([b.squared for b in batches])
+    lefts = {
+        shape.bounds[0]: bool(is_squared)
+        for (code, _, shape), is_squared in zip(features(batches), squares, strict=True)
+        if code == 1
     }
-    assert found[1, 10.1]
-    assert not found[1, 40.0]
+    assert lefts == {10.9: True, 40.0: False}
 
 
 def test_the_surroundings_of_a_squared_outline_follow_it():
