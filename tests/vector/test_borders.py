@@ -121,7 +121,7 @@ def test_an_outline_is_squared_only_where_nothing_is_near(tracer):
     codes[10:20, 40:50] = 1  # its squared form would touch the neighbour
     codes[10:20, 51:55] = 2
     options = ShapeOptions(
-        square=lambda ring: box_of(ring) + [0.8, 0],
+        square=lambda ring: np.add(box_of(ring), [0.8, 0]),
         square_classes=frozenset({1}),
         square_shift_px=1.5,
     )
