@@ -28,7 +28,13 @@ PROTOCOL = 1
 ProgressKind = Literal["auto", "json", "none"]
 # Progress events come at most this often; the last one always comes.
 EVENT_EVERY_S = 0.2
-DOING = {"predict": "predicting", "demo": "predicting", "train": "training", "pretrain": "training"}
+DOING = {
+    "predict": "predicting",
+    "demo": "predicting",
+    "vectorize": "vectorising",
+    "train": "training",
+    "pretrain": "training",
+}
 
 
 class Stop:

@@ -13,7 +13,7 @@ from geoseg.cli.events import error_event, wants_json
 from geoseg.errors import GeosegError, InputError, InterruptedRunError, MachineError, UsageError
 
 COMMANDS = (
-    *("demo", "predict", "assemble"),
+    *("demo", "predict", "assemble", "vectorize"),
     *("train", "finetune", "pretrain", "evaluate"),
     *("convert", "export", "describe", "models", "doctor"),
 )

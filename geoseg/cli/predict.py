@@ -2,10 +2,12 @@
 
 import contextlib
 import glob
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import click
@@ -14,6 +16,9 @@ from geoseg.cli.events import CommandListener, JsonListener, ProgressKind, liste
 from geoseg.cli.options import BANDS, BOUNDS, FILE, GSD, SHARD, SIZE, BoundsCommand
 from geoseg.config import DEFAULT_MAX_MEMORY_BYTES, PredictOptions
 from geoseg.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from geoseg.predict.finish import Outputs
 
 GLOB_CHARACTERS = set("*?[")
 
@@ -56,6 +61,7 @@ GLOB_CHARACTERS = set("*?[")
 )
 @click.option("--probabilities", type=FILE, help="Write all classes' probabilities.")
 @click.option("--confidence", type=FILE, help="Write the probability of the class in the map.")
+@click.option("--vector", type=FILE, help="Write polygons: .gpkg .shp .geojson .fgb .parquet.")
 @click.option("--quicklook", type=FILE, help="Write a PNG of image and map.")
 @click.option(
     "--max-memory",
@@ -84,6 +90,7 @@ def command(
     out: Path,
     mosaic: bool,
     stack: bool,
+    vector: Path | None,
     progress: ProgressKind,
     watch_stdin: bool,
     dry_run: bool,
@@ -105,6 +112,9 @@ def command(
     if mosaic and stack:
         raise UsageError("rasters are neighbours (--mosaic) or bands (--stack); give one of both.")
     jobs = list(_jobs(rasters, out, options, together=mosaic or stack))
+    if vector is not None:
+        options = _with_polygons(vector, options, jobs)
+        jobs = [(names, target, options) for names, target, _ in jobs]
     with listening("predict", progress, watch_stdin=watch_stdin) as listener:
         for names, target, job_options in jobs:
             if len(jobs) > 1 and _is_finished(model, target, job_options):
@@ -114,7 +124,9 @@ def command(
                 if dry_run:
                     _print_plan(model, raster, target, job_options, listener)
                 else:
-                    _predict(model, raster, target, job_options, listener, names=names)
+                    _predict(
+                        model, raster, target, job_options, listener, names=names, vector=vector
+                    )
 
 
 def expand(rasters: Sequence[str]) -> list[str]:
@@ -187,6 +199,28 @@ def _stem(name: str) -> str:
     return PurePath(path.rstrip("/")).stem or "map"
 
 
+def _with_polygons(
+    vector: Path, options: PredictOptions, jobs: Sequence[tuple[list[str], Path, PredictOptions]]
+) -> PredictOptions:
+    """Return options that also make the confidence that polygons are given."""
+    from geoseg.cli.polygons import confidence_beside
+    from geoseg.vector.publish import check_output
+
+    if len(jobs) > 1:
+        raise UsageError(f"--vector names one file; got {len(jobs)} rasters.")
+    if options.shard is not None:
+        raise UsageError(
+            "--vector needs the whole map, --shard makes a part of it. Join the parts by `geoseg "
+            "assemble`, then run `geoseg vectorize`."
+        )
+    check_output(vector, overwrite=options.overwrite, inputs=map(Path, jobs[0][0]))
+    if options.confidence is not None:
+        return options
+    hidden = confidence_beside(vector)
+    hidden.unlink(missing_ok=True)  # of a run that was killed
+    return replace(options, confidence=hidden)
+
+
 def _is_finished(model: str, target: Path, options: PredictOptions) -> bool:
     """Return whether an earlier run of several rasters has finished this one with this model."""
     from geoseg.checkpoint import file_sha256, find_model
@@ -208,11 +242,15 @@ def _predict(
     listener: CommandListener,
     *,
     names: Sequence[str],
+    vector: Path | None,
 ) -> None:
     from geoseg.predict import predict_raster
 
+    began = time.perf_counter()
     result = predict_raster(model, raster, out, options=options, listener=listener)
     outputs = result.outputs
+    if vector is not None:
+        outputs = _vectorize(outputs, vector, options, listener)
     if not result.complete:
         listener.log("info", f"share done; `geoseg assemble {out}.parts {out}` joins all shares")
 
@@ -225,15 +263,36 @@ def _predict(
                 "class_map": made(outputs.class_map),
                 "confidence": made(outputs.confidence),
                 "probabilities": made(outputs.probabilities),
-                "vector": None,
+                "vector": made(vector),
                 "quicklook": made(outputs.quicklook),
             },
             "rasters": list(names),
-            "seconds": round(result.seconds, 3),
+            "seconds": round(time.perf_counter() - began, 3),
             "pixels": result.pixels,
             "tiles": result.tiles,
         }
     )
+
+
+def _vectorize(
+    outputs: "Outputs", vector: Path, options: PredictOptions, listener: CommandListener
+) -> "Outputs":
+    """Make polygons of a map; return its files without those made for the polygons alone."""
+    from geoseg.cli.polygons import confidence_beside, write_polygons
+    from geoseg.vector import VectorOptions
+
+    wanted = VectorOptions(
+        confidence=outputs.confidence,
+        overwrite=options.overwrite,
+        max_memory_bytes=options.max_memory_bytes,
+    )
+    hidden = confidence_beside(vector)
+    try:
+        write_polygons(outputs.class_map, vector, options=wanted, listener=listener)
+    finally:
+        if outputs.confidence == hidden:
+            hidden.unlink(missing_ok=True)
+    return replace(outputs, confidence=None) if outputs.confidence == hidden else outputs
 
 
 def _print_plan(

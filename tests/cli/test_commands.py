@@ -177,7 +177,8 @@ def test_demo(geoseg, tmp_path):
     result = json.loads(done.lines[-1])
     assert done.code == 0
     made = [Path(p) for p in result["outputs"].values() if p]
-    assert {p.name for p in made} == {"buildings.tif", "confidence.tif", "buildings.png"}
+    names = {"buildings.tif", "confidence.tif", "buildings.gpkg", "buildings.png"}
+    assert {p.name for p in made} == names
     with rasterio.open(tmp_path / "buildings.tif") as dataset:
         ids = dataset.read(1)
     buildings = (ids == 1).sum() / (ids != 255).sum()

@@ -123,6 +123,7 @@ def run(code):
 LIGHT = [
     "geoseg",
     "geoseg.raster",
+    "geoseg.vector",
     "geoseg._native",
     "geoseg.spec",
     "geoseg.config",

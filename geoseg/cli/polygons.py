@@ -1,0 +1,53 @@
+"""Polygons of a map that was just predicted: what ``geoseg predict --vector`` adds."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geoseg.errors import InterruptedRunError
+from geoseg.listener import Listener
+
+if TYPE_CHECKING:
+    from geoseg.vector import VectorOptions, VectorResult
+
+
+class SecondStep(Listener):
+    """Passes on what is said, and stops when the user wants; the plan is the first step's.
+
+    Args:
+        listener: of the command.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def log(self, level: str, message: str) -> None:
+        """Pass a message on."""
+        self._listener.log(level, message)
+
+    def check(self) -> None:
+        """Stop the run if it was asked to."""
+        self._listener.check()
+
+
+def confidence_beside(vector: Path) -> Path:
+    """Return where confidence goes that is wanted for the polygons alone."""
+    return vector.with_name(f".{vector.stem}.confidence.tif")
+
+
+def write_polygons(
+    class_map: Path, vector: Path, *, options: "VectorOptions", listener: Listener
+) -> "VectorResult":
+    """Vectorise a finished map.
+
+    Raises:
+        InterruptedRunError: the map stays, and the message says so.
+    """
+    from geoseg.vector import vectorize_raster
+
+    try:
+        return vectorize_raster(class_map, vector, options=options, listener=SecondStep(listener))
+    except InterruptedRunError as error:
+        raise InterruptedRunError(
+            f"stopped. The map is finished: `geoseg vectorize {class_map} {vector}` makes its "
+            "polygons."
+        ) from error

@@ -1,0 +1,210 @@
+"""Vectorise a class map: from a raster of ids to a layer of polygons, step by step."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import rasterio
+
+from geoseg.listener import Listener
+from geoseg.vector.clean import sieve
+from geoseg.vector.fields import Features
+from geoseg.vector.geometry import Geometries, parts_of
+from geoseg.vector.options import VectorOptions
+from geoseg.vector.plan import VectorPlan, plan_vectorize, sentence
+from geoseg.vector.polygonize import iter_polygons
+from geoseg.vector.publish import check_output, staged, style_file
+from geoseg.vector.result import VectorResult
+from geoseg.vector.rows import PolygonBatch
+from geoseg.vector.source import (
+    ClassMap,
+    ConfidenceMap,
+    ReadAhead,
+    cache_bytes,
+    open_class_map,
+    open_confidence,
+)
+from geoseg.vector.styles import qml_text, store_style
+from geoseg.vector.tally import CountedRows, Tally, sentences
+from geoseg.vector.write import write_layer
+
+# Measured and written at once: little memory, and arrays that stay in the processor's cache.
+PART_VERTICES = 2**17
+
+
+def vectorize_raster(
+    class_map: str | Path,
+    out: str | Path,
+    *,
+    options: VectorOptions | None = None,
+    listener: Listener | None = None,
+) -> VectorResult:
+    """Turn a class map into polygons.
+
+    Args:
+        class_map: anything that rasterio opens, one band of class ids.
+        out: the layer; the format follows from the suffix.
+        options: how; None: every pixel's outline as it is.
+        listener: hears of progress and may stop the run.
+
+    Returns:
+        The layer, with each class's area before and after.
+
+    Raises:
+        InputError: the map holds no class ids, cannot be placed, or is damaged.
+        UsageError: the output exists, or options contradict each other.
+        MachineError: disk or memory; nothing is left behind.
+    """
+    options, listener, out = options or VectorOptions(), listener or Listener(), Path(out)
+    began = time.perf_counter()
+    check_output(out, overwrite=options.overwrite)
+    with ExitStack() as stack:
+        source = stack.enter_context(open_class_map(str(class_map)))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=cache_bytes(source.dataset)))
+        confidence = None
+        if options.confidence is not None:
+            confidence = stack.enter_context(open_confidence(options.confidence, source))
+        inputs = [*source.files, *([options.confidence] if options.confidence else [])]
+        check_output(out, overwrite=options.overwrite, inputs=inputs)
+        plan = plan_vectorize(source, out, options)
+        listener.start({"unit": "rows", "sentence": sentence(source, plan, out)})
+        for note in plan.notes:
+            listener.log("warning" if source.crs is None else "info", note)
+        folder = stack.enter_context(staged(out, overwrite=options.overwrite))
+        run = _Run(source, confidence, plan, listener, folder, overwrite=options.overwrite)
+        run.write(out)
+    return run.result(out, time.perf_counter() - began)
+
+
+class _Run:
+    """The state of a run: what is read, what was counted."""
+
+    def __init__(
+        self,
+        source: ClassMap,
+        confidence: ConfidenceMap | None,
+        plan: VectorPlan,
+        listener: Listener,
+        folder: Path,
+        *,
+        overwrite: bool,
+    ) -> None:
+        self.source = source
+        self.confidence = confidence
+        self.plan = plan
+        self.listener = listener
+        self.folder = folder
+        self.overwrite = overwrite
+        self.tally = Tally()
+        self.before: dict[int, int] | None = None
+
+    def write(self, out: Path) -> None:
+        """Write layer and style into the folder."""
+        write_layer(self.folder / out.name, self.plan.layer, self.features())
+        qml = qml_text(self.plan.layer.classes, self.tally.features)
+        if out.suffix.lower() == ".gpkg":
+            store_style(self.folder / out.name, self.plan.layer.name, qml)
+            return
+        style = style_file(out, overwrite=self.overwrite)
+        if style is not None:
+            (self.folder / style.name).write_text(qml, encoding="utf-8")
+        else:
+            kept = out.with_suffix(".qml").name
+            self.listener.log("info", f"no style was written: {kept} is another layer's")
+
+    def features(self) -> Iterator[Features]:
+        """Yield what is written: cleaned, traced, measured and placed."""
+        source, plan = self.source, self.plan
+        height, width = source.height, source.width
+        with ExitStack() as stack:
+            reading = ReadAhead(source, height, width)
+            stack.callback(reading.close)
+            rows: Any = reading
+            if plan.cleans:
+                counted = CountedRows(reading)
+                rows = sieve(
+                    counted,
+                    min_area_px=plan.min_area_px,
+                    fill_holes_px=plan.fill_holes_px,
+                    connectivity=plan.shape.connectivity,
+                    weights=plan.ground.row_areas,
+                    folder=self.folder,
+                    on_rows=self._progress(0),
+                    block_rows=plan.shape.strip_rows,
+                )
+                self.before = dict(counted.pixels)
+            confidence = None
+            if self.confidence is not None:
+                confidence = ReadAhead(self.confidence, height, width)
+                stack.callback(confidence.close)
+            done = self._progress(height if plan.cleans else 0)
+            for batch in iter_polygons(rows, plan.shape, confidence=confidence, on_rows=done):
+                for part in parts_of(batch, PART_VERTICES):
+                    self.listener.check()
+                    yield self.tally.count(self._placed(part))
+
+    def result(self, out: Path, seconds: float) -> VectorResult:
+        """Return what was made, and say what became of the areas."""
+        plan, tally = self.plan, self.tally
+        unit = "px" if plan.ground.place is None else "m2"
+        areas = tally.areas(
+            plan.layer.classes,
+            self.before,
+            wanted=plan.shape.classes,
+            pixel_area=plan.ground.middle_area,
+            has_metres=plan.ground.place is not None,
+        )
+        for text in sentences(areas, unit):
+            self.listener.log("info", text)
+        repaired = 0 if plan.reprojection is None else plan.reprojection.repaired
+        if repaired:
+            self.listener.log("warning", f"{repaired} polygons were mended after reprojection")
+        if tally.unplaced and plan.ground.place is not None:
+            self.listener.log("warning", f"{tally.unplaced} polygons have no place on the earth")
+        return VectorResult(
+            out=out,
+            features=sum(tally.features.values()),
+            classes=areas,
+            unit=unit,
+            squared=tally.squared,
+            repaired=repaired,
+            seconds=seconds,
+            pixels=self.source.height * self.source.width,
+        )
+
+    def _placed(self, batch: PolygonBatch) -> Features:
+        area_m2, perim_m = self.plan.ground.measure(batch)
+        geometries = Geometries.of(batch)
+        if self.plan.reprojection is not None:
+            geometries = self.plan.reprojection.apply(geometries)
+        else:
+            geometries = geometries.transformed(self.source.transform)
+        return Features(batch, geometries, area_m2, perim_m)
+
+    def _progress(self, before: int) -> Callable[[int], None]:
+        height = self.source.height
+        total = height * (2 if self.plan.cleans else 1)
+
+        def done(rows: int) -> None:
+            self.listener.check()
+            done_px = max(0, before + rows - (total - height)) * self.source.width
+            self.listener.progress(before + rows, total, done_px)
+
+        return done
+
+
+def result_record(result: VectorResult) -> dict[str, Any]:
+    """Return a result as the plain values of a JSON event."""
+    return {
+        "outputs": {"vector": str(result.out)},
+        "seconds": round(result.seconds, 3),
+        "pixels": result.pixels,
+        "features": result.features,
+        "unit": result.unit,
+        "squared": result.squared,
+        "repaired": result.repaired,
+        "classes": [asdict(c) for c in result.classes],
+    }

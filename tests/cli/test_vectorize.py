@@ -1,0 +1,198 @@
+"""``geoseg vectorize``, ``predict --vector``: exit codes, messages, events, how it is stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pyogrio
+import pytest
+
+from tests.conftest import ROOT
+
+
+def events(done):
+    return [json.loads(line) for line in done.lines]
+
+
+def read(path):
+    return pyogrio.read_dataframe(path, layer=path.stem)
+
+
+@pytest.fixture
+def class_map(make_raster):
+    ids = np.zeros((60, 70), np.uint8)
+    ids[10:30, 10:30], ids[40, 40] = 1, 2
+    return make_raster(ids, "map.tif", nodata=255)
+
+
+def test_polygons_in_one_command(geoseg, class_map, tmp_path):
+    out = tmp_path / "layer.gpkg"
+    done = geoseg("vectorize", class_map, out)
+    assert (done.code, done.lines) == (0, [str(out)])
+    assert "layer.gpkg: polygons of 70 x 60 px" in done.err
+    assert "class 1: 1 polygons, 36.0288 m2 in the map, 36.0288 m2 in polygons" in done.err
+    assert read(out)["class_id"].value_counts().to_dict() == {0: 1, 1: 1, 2: 1}
+
+
+def test_events_are_the_only_thing_on_stdout(geoseg, class_map, tmp_path):
+    out = tmp_path / "layer.fgb"
+    done = geoseg("vectorize", class_map, out, "--min-area", "0.5", "--progress", "json")
+    found = events(done)
+    assert (done.code, done.err) == (0, "")
+    assert found[0]["event"] == "start"
+    assert found[0]["command"] == "vectorize"
+    assert {e["event"] for e in found[1:-1]} == {"progress", "log"}
+    result = found[-1]
+    assert (result["event"], result["outputs"]) == ("result", {"vector": str(out)})
+    assert (result["features"], result["pixels"], result["unit"]) == (2, 4200, "m2")
+    assert [(c["id"], c["pixels"], c["features"]) for c in result["classes"]] == [
+        (0, 3799, 1),
+        (1, 400, 1),
+        (2, 1, 0),
+    ]
+
+
+def corners(path):
+    layer = read(path)
+    outline = layer[layer["class_id"] == 1].geometry.iloc[0].exterior
+    return len(outline.coords) - 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--smooth", "MAP", "OUT"),
+        ("MAP", "OUT", "--smooth"),
+        ("MAP", "--smooth", "OUT", "--classes", "1"),
+        ("MAP", "OUT", "--smooth", "--overwrite"),
+        ("MAP", "OUT", "--smooth", "0.3"),
+        ("--smooth=auto", "MAP", "OUT"),
+    ],
+)
+def test_smooth_needs_no_length(geoseg, class_map, tmp_path, arguments):
+    out = tmp_path / "layer.gpkg"
+    places = {"MAP": class_map, "OUT": out}
+    done = geoseg("vectorize", *(places.get(a, a) for a in arguments))
+    assert done.code == 0, done.err
+    assert corners(out) > 4
+
+
+def test_without_smooth_corners_stay(geoseg, class_map, tmp_path):
+    assert geoseg("vectorize", class_map, tmp_path / "layer.gpkg").code == 0
+    assert corners(tmp_path / "layer.gpkg") == 4
+
+
+def test_what_cannot_be_is_said(geoseg, class_map, tmp_path):
+    out = tmp_path / "layer.gpkg"
+    for arguments, code, said in [
+        ((class_map, tmp_path / "layer.kml"), 2, "ends with .gpkg"),
+        ((class_map, out, "--smooth", "-1"), 2, "metres from 0 on"),
+        ((class_map, out, "--classes", "roof"), 2, "no class 'roof'"),
+        ((class_map, out, "--connectivity", "6"), 2, "'4', '8'"),
+        ((tmp_path / "none.tif", out), 3, "cannot be opened"),
+        ((class_map, tmp_path / "l.geojson", "--dst-crs", "EPSG:32633"), 2, "RFC 7946"),
+        ((class_map, out, "--max-memory", "1MB"), 4, "--max-memory is 1 MB"),
+    ]:
+        done = geoseg("vectorize", *arguments)
+        assert (done.code, said in done.err) == (code, True), done.err
+    assert list(tmp_path.glob("l*")) == []
+    done = geoseg("vectorize", tmp_path / "none.tif", out, "--progress", "json")
+    assert events(done)[-1]["kind"] == "RasterReadError"
+
+
+def test_replacing_needs_overwrite(geoseg, class_map, tmp_path):
+    out = tmp_path / "layer.gpkg"
+    assert geoseg("vectorize", class_map, out).code == 0
+    done = geoseg("vectorize", class_map, out)
+    assert (done.code, "Give --overwrite" in done.err) == (2, True)
+    assert geoseg("vectorize", class_map, out, "--overwrite", "--classes", "1,2").code == 0
+    assert sorted(read(out)["class_id"]) == [1, 2]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, "stdin"])
+def test_a_stopped_run_leaves_nothing(make_raster, tmp_path, how):
+    ids = np.random.default_rng(0).integers(0, 3, (4000, 4000)).astype(np.uint8)
+    folder = tmp_path / "out"
+    command = [sys.executable, "-m", "geoseg", "vectorize", make_raster(ids)]
+    command += [folder / "layer.gpkg", "--progress", "json", "--watch-stdin"]
+    process = subprocess.Popen(
+        [*map(str, command)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert json.loads(process.stdout.readline())["event"] == "start"
+        if how == "stdin":
+            process.stdin.close()
+        else:
+            process.send_signal(how)
+        lines = process.stdout.read().splitlines()
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert json.loads(lines[-1])["kind"] == "InterruptedRunError"
+    assert said == "geoseg: stopped. Nothing was written.\n"
+    assert list(folder.iterdir()) == []
+
+
+def test_start_up_imports_neither_pandas_nor_torch(class_map, tmp_path):
+    code = (
+        "import sys; from geoseg.cli.main import cli\n"
+        f"cli.main(args=['vectorize', {str(class_map)!r}, {str(tmp_path / 'o.gpkg')!r}, "
+        "'--progress', 'none'], standalone_mode=False)\n"
+        "heavy = {'pandas', 'geopandas', 'torch', 'pyproj', 'pyarrow.compute'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        # What vectorising leaves behind does not harm who uses them later.
+        f"import geopandas; layer = geopandas.read_file({str(tmp_path / 'o.gpkg')!r}, layer='o')\n"
+        "assert len(layer) == 3 and layer.crs.to_epsg() == 32633"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_predict_writes_polygons(geoseg, model, scene, tmp_path):
+    out, vector = tmp_path / "map.tif", tmp_path / "map.gpkg"
+    done = geoseg("predict", model, scene, out, "--vector", vector, "--progress", "json")
+    result = events(done)[-1]
+    assert (done.code, result["event"]) == (0, "result")
+    assert [e["event"] for e in events(done)].count("start") == 1
+    assert result["outputs"]["vector"] == str(vector)
+    assert result["outputs"]["confidence"] is None
+    layer = read(vector)
+    assert set(layer["class_name"]) <= {"class 0", "class 1", "class 2"}
+    assert layer["confidence"].between(0.3, 1).all()
+    assert layer.area.sum() == pytest.approx(130 * 150 * 0.09)
+    assert {p.name for p in tmp_path.iterdir()} - {"raster.tif"} == {
+        *("map.tif", "map.tif.aux.xml", "map.qml", "map.gpkg"),
+    }
+
+
+def test_predict_keeps_a_confidence_that_was_asked_for(geoseg, model, scene, tmp_path):
+    vector, confidence = tmp_path / "v.fgb", tmp_path / "c.tif"
+    done = geoseg(
+        "predict", model, scene, tmp_path / "m.tif", "--vector", vector, "--confidence", confidence
+    )
+    assert (done.code, confidence.exists()) == (0, True)
+    assert done.lines == [str(tmp_path / "m.tif"), str(confidence), str(vector)]
+
+
+def test_predict_refuses_polygons_it_cannot_write(geoseg, model, scene, tmp_path):
+    out = tmp_path / "map.tif"
+    (tmp_path / "old.gpkg").touch()
+    for arguments, said in [
+        (("--vector", tmp_path / "v.kml"), "ends with .gpkg"),
+        (("--vector", tmp_path / "old.gpkg"), "Give --overwrite"),
+        (("--vector", tmp_path / "v.gpkg", "--shard", "1/2"), "--vector needs the whole map"),
+    ]:
+        done = geoseg("predict", model, scene, out, *arguments)
+        assert (done.code, said in done.err) == (2, True), done.err
+    other = scene.with_name("other.tif")
+    other.write_bytes(scene.read_bytes())
+    folder, vector = tmp_path / "maps", tmp_path / "v.gpkg"
+    done = geoseg("predict", model, scene, other, folder, "--vector", vector)
+    assert (done.code, "--vector names one file; got 2 rasters" in done.err) == (2, True)
+    assert not out.exists()
