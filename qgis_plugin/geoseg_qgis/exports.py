@@ -177,6 +177,14 @@ def _with_alpha(path: Path, source: RasterSource) -> Path:
     types = [written.dataProvider().sourceDataType(band + 1) for band in range(count)]
     if "Alpha" not in colours or any(kind != BYTE for kind in types):
         return path
+    alpha = written.dataProvider().bandStatistics(colours.index("Alpha") + 1)
+    if alpha.maximumValue == 0:
+        raise LayerError(
+            tr(
+                "The layer {!r} gave no image for this extent: every pixel is transparent. Check "
+                "the connection to its server and the extent."
+            ).format(source.name)
+        )
     vrt = path.with_suffix(".vrt")
     vrt.write_text(_vrt(written, path.name, colours), encoding="utf-8")
     return vrt

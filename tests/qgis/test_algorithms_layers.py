@@ -172,6 +172,7 @@ def test_a_web_map_without_a_resolution_is_exported_at_the_models(steps):
     [
         ("web_map_without_extent", "'web map' is a web map. Give the extent"),
         ("web_map_too_large", "Give a smaller extent"),
+        ("web_map_without_tiles", "'web map' gave no image for this extent"),
         ("web_map_for_teaching", "Teach a model needs a raster file; of the layer 'web map'"),
         ("engines_sentence", "model 'x' expects 3 bands; 'y.tif' has 1. Give --bands, or use a"),
         ("engines_sentence", "In QGIS: Advanced parameters ▸ Bands."),

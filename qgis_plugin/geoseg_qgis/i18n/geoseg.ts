@@ -665,6 +665,11 @@ Fields: class_id, class_name, area_m2, perim_m, confidence, on_edge.</source>
       <translation type="unfinished"></translation>
     </message>
     <message>
+      <location filename="../exports.py"/>
+      <source>The layer {!r} gave no image for this extent: every pixel is transparent. Check the connection to its server and the extent.</source>
+      <translation type="unfinished"></translation>
+    </message>
+    <message>
       <location filename="../layers.py"/>
       <source>The layer {!r} cannot be read. Repair its data source, or choose another.</source>
       <translation type="unfinished"></translation>

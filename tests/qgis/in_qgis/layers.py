@@ -107,8 +107,8 @@ def crs_set_in_qgis():
     return segment(add(layer))
 
 
-def web_layer():
-    tiles = (folder / "tiles").as_uri().replace("%", "%25")
+def web_layer(tiles=folder / "tiles"):
+    tiles = tiles.as_uri()
     uri = f"type=xyz&url={tiles}/{{z}}/{{x}}/{{y}}.png&zmax=2&zmin=0"
     return add(QgsRasterLayer(uri, "web map", "wms"))
 
@@ -124,6 +124,11 @@ def web_map_at_the_models_resolution():
 
 def web_map_without_extent():
     return segment(web_layer())
+
+
+def web_map_without_tiles():
+    layer = web_layer(folder / "nowhere")
+    return segment(layer, EXTENT="0,2000,8399737,8401737 [EPSG:3857]", GSD="10")
 
 
 def web_map_too_large():
@@ -218,7 +223,8 @@ STEPS = (
     *(plain_file, part_of_a_file, outside, all_options, selected_polygons),
     *(memory_polygons_without_crs, memory_raster, raster_in_geopackage, virtual_file, virtual_text),
     *(crs_set_in_qgis, web_map, web_map_at_the_models_resolution, web_map_without_extent),
-    *(web_map_too_large, web_map_for_teaching, broken_layer, engines_sentence, barred_folder),
+    *(web_map_too_large, web_map_without_tiles, web_map_for_teaching, broken_layer),
+    *(engines_sentence, barred_folder),
     *(missing_folder, other_format, nonsense_resolution, no_labels, vectorize_options),
     *(no_engine,),
 )

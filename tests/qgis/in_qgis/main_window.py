@@ -169,7 +169,7 @@ def fill(dialog, box):
     dialog.setParameters(values)
     dialog.resize(QSize(960, 780))
     take(dialog, "dialog")
-    dialog.buttonBox().button(QDialogButtonBox.Ok).click()
+    dialog.buttonBox().button(QDialogButtonBox.StandardButton.Ok).click()
     bar = dialog.findChild(QProgressBar)
     wait_for(lambda: 15 < bar.value() < 95, lambda: running(dialog))
 
@@ -234,7 +234,7 @@ def cancel():
         "EXTENT": None,
     }
     dialog.setParameters(values)
-    dialog.buttonBox().button(QDialogButtonBox.Ok).click()
+    dialog.buttonBox().button(QDialogButtonBox.StandardButton.Ok).click()
     bar = dialog.findChild(QProgressBar)
     wait_for(lambda: bar.value() >= 36, lambda: press_cancel(dialog))
 
@@ -288,7 +288,7 @@ def batch():
         panel.tblParameters.cellWidget(row + 1, column).setValue(str(folder / f"{name}_map.tif"))
     dialog.show()
     QTimer.singleShot(500, lambda: take(dialog, "batch"))
-    QTimer.singleShot(1500, dialog.buttonBox().button(QDialogButtonBox.Ok).click)
+    QTimer.singleShot(1500, dialog.buttonBox().button(QDialogButtonBox.StandardButton.Ok).click)
     wait_for(
         lambda: all((folder / f"{name}_map.qml").exists() for name in names),
         lambda: QTimer.singleShot(2000, lambda: unload(dialog)),

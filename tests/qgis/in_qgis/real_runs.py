@@ -92,7 +92,9 @@ def modeler():
     algorithm.addChildAlgorithm(child)
     feedback, context = headless.Recorder(), QgsProcessingContext()
     context.setProject(QgsProject.instance())
-    values = {"image": image, "segment:map": str(folder / "model map.tif")}
+    # QGIS 3.22 calls the model's output "segment:map", later ones "map".
+    (written,) = algorithm.destinationParameterDefinitions()
+    values = {"image": image, written.name(): str(folder / "model map.tif")}
     ok_values, reason = algorithm.checkParameterValues(values, context)
     found, ok = algorithm.run(values, context, feedback)
     return {"ok": ok and ok_values, "reason": reason, "lines": feedback.lines, "found": str(found)}
