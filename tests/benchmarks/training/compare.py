@@ -6,12 +6,13 @@
 Every network is trained as `geoseg train configs/segnext_t_dubai.yaml` does it: random weights,
 data, augmentation, batches, steps and optimiser are the same. The learning rate is the one value
 that is chosen per network, on the validation images, among the same few for all (``--rates``).
-Runs that are finished in OUT are not repeated, so the comparison can be made in pieces. Run it
-where ``data/`` holds the sets.
+Runs that are finished in OUT are not repeated, so the comparison can be made in pieces;
+``curves.png`` in OUT is drawn last. Run it where ``data/`` holds the sets.
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from geoseg.checkpoint import load_network, read_spec
 from geoseg.config.parse import parse_config
 from geoseg.config.run import RunConfig
 from geoseg.data.build import build_split
+from geoseg.evaluate.curves import Curve, read_curves
 from geoseg.evaluate.metrics import ConfusionMatrix
+from geoseg.evaluate.plots import save_learning_curves
 from geoseg.evaluate.protocol import infer_benchmark
 from geoseg.segmenter import Segmenter
 from geoseg.train.run import train
@@ -149,6 +152,17 @@ def main() -> None:
         best = max(scored, key=scored.__getitem__)
         files[name] = [run_one(configure(given, name, s, best), name) for s in given.seeds]
         print("\n".join(compare(files)), flush=True)
+    picture = save_learning_curves(given.out / "curves.png", read_all_curves(files), "val_miou")
+    print(f"learning curves: {picture}")
+
+
+def read_all_curves(files: dict[str, list[Path]]) -> dict[str, Mapping[str, Curve]]:
+    """Return the curves of each network's runs, by network and seed."""
+    return {
+        f"{name}, run {i + 1}": read_curves(counts.parent / "metrics.csv")
+        for name, paths in files.items()
+        for i, counts in enumerate(paths)
+    }
 
 
 def configure(given: argparse.Namespace, name: str, seed: int, rate: float) -> RunConfig:
