@@ -22,6 +22,7 @@ lint: .venv/.ready-full
 bench: .venv/.ready-full
 	.venv/bin/python -m tests.benchmarks.models.run
 	.venv/bin/python -m tests.benchmarks.predict.run
+	.venv/bin/python -m tests.benchmarks.vectorize.run
 	.venv/bin/python kernels/benchmarks/run.py
 
 # The zip that QGIS's repository takes, with the checks that it runs.
