@@ -68,6 +68,7 @@ def train(
     overwrite: bool = False,
     device: str = "auto",
     listener: Listener | None = None,
+    warn_of_leaks: bool = True,
 ) -> TrainResult:
     """Train a model as a run file says.
 
@@ -79,6 +80,7 @@ def train(
         overwrite: discard an earlier run in its folder.
         device: ``auto``: as ``config.trainer`` says; or ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
         listener: hears of the steps and may stop the run.
+        warn_of_leaks: say so where validation images lie on or beside training ground.
 
     Raises:
         InputError: data or weights that do not fit, or a loss that is no number.
@@ -109,6 +111,9 @@ def train(
     )
     if trainer.is_global_zero:
         begin(config, out, resume=resume)
+        if warn_of_leaks and data.val_split is not None:
+            for leak in check_leak(data.train_split, data.val_split):
+                logger.warning("%s", leak)
         listener.start(describe(config, data, str(trainer.strategy.root_device), done or 0))
     fit(trainer, task, data, out / LAST if resume else None)
     return finish(config, trainer, task, data, keep)
@@ -177,8 +182,6 @@ def describe(
     for split in (data.train_split, val):
         for note in split.notes if split is not None else ():
             logger.warning("%s", note)
-    for leak in check_leak(data.train_split, val) if val is not None else ():
-        logger.warning("%s", leak)
     return {
         "unit": "steps",
         "model": config.model.name,
