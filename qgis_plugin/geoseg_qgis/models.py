@@ -167,11 +167,15 @@ def _mark(engine: Engine) -> list[Any]:
 
 
 def _one_per_file(shipped: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the shipped models without their short names."""
+    """Return the shipped models without their short names; those that have one come first."""
     by_file: dict[Any, dict[str, Any]] = {}
+    preferred = set()
     for model in shipped:
-        by_file.setdefault(model.get("file") or model["name"], model)
-    return list(by_file.values())
+        key = model.get("file") or model["name"]
+        by_file.setdefault(key, model)
+        if by_file[key] is not model:
+            preferred.add(key)
+    return [by_file[key] for key in sorted(by_file, key=lambda key: key not in preferred)]
 
 
 def _shipped_model(entry: dict[str, Any]) -> Model:

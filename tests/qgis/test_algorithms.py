@@ -198,7 +198,7 @@ def test_a_taught_model_has_the_bytes_of_the_command_line(taught, folder, engine
 def test_a_taught_model_is_in_the_list_at_once(taught, folder):
     path = str(folder / "taught in qgis.safetensors")
     assert taught["list_taught"]["before"] == [path]
-    shipped, added = taught["list_taught"]["rows"]
+    shipped, *_, added = taught["list_taught"]["rows"]
     assert shipped[:3] == [MODEL, f"{MODEL} (demonstration model)", ["background", "building"]]
     assert added[0] == path
     assert added[2] == ["background", "building"]

@@ -28,7 +28,7 @@ from qgis.utils import iface, loadPlugin, plugins, startPlugin, unloadPlugin, up
 folder = Path(os.environ["GEOSEG_TEST_FOLDER"])
 with_polygons = os.environ.get("GEOSEG_TEST_POLYGONS") == "1"
 record = {}
-WAIT_S = 600
+WAIT_S = 240
 
 
 def wait_for(condition, then):
