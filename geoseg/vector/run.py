@@ -98,7 +98,7 @@ class _Run:
         self.listener = listener
         self.folder = folder
         self.overwrite = overwrite
-        self.tally = Tally()
+        self.tally = Tally(plan.shape.square_classes)
         self.before: dict[int, int] | None = None
 
     def write(self, out: Path) -> None:
@@ -159,6 +159,12 @@ class _Run:
         )
         for text in sentences(areas, unit):
             self.listener.log("info", text)
+        if plan.shape.square_classes:
+            self.listener.log(
+                "info",
+                f"square corners: {tally.squared:,} of {tally.could_be_square:,} polygons; the "
+                "others have no square form that fits and touches nothing else",
+            )
         repaired = 0 if plan.reprojection is None else plan.reprojection.repaired
         if repaired:
             self.listener.log("warning", f"{repaired} polygons were mended after reprojection")

@@ -54,12 +54,13 @@ class CountedRows:
 class Tally:
     """Sums up the features that pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, square_classes: frozenset[int] = frozenset()) -> None:
+        self.square_classes = square_classes
         self.features: dict[int, int] = defaultdict(int)
         self.pixels: dict[int, int] = defaultdict(int)
         self.planar_px: dict[int, float] = defaultdict(float)
         self.area_m2: dict[int, float] = defaultdict(float)
-        self.squared = 0
+        self.squared = self.could_be_square = 0
         self.unplaced = 0
 
     def count(self, features: Features) -> Features:
@@ -78,7 +79,11 @@ class Tally:
             self.pixels[class_id] += int(sums["pixels"][k])
             self.planar_px[class_id] += float(sums["planar_px"][k])
             self.area_m2[class_id] += float(sums["area_m2"][k])
-        self.squared += int(batch.squared.sum())
+        # Squaring a building squares the hole that it fills in its surroundings, too.
+        of_polygons = np.repeat(batch.class_id, np.diff(batch.feature_offsets))
+        wanted = np.isin(of_polygons, [*self.square_classes])
+        self.squared += int((batch.squared & wanted).sum())
+        self.could_be_square += int(wanted.sum())
         self.unplaced += int(unplaced.sum())
         return features
 

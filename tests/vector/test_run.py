@@ -274,18 +274,26 @@ def test_another_crs_keeps_borders_shared(make_map, tmp_path):
 
 
 def test_square_corners(make_map, tmp_path):
+    heard = []
+
+    class Log(Listener):
+        def log(self, level, message):
+            heard.append(message)
+
     ids = np.zeros((80, 80), np.uint8)
     for row in range(80):  # a house turned by 30 degrees
         for col in range(80):
             x, y = (col - 40) * 0.866 + (row - 40) * 0.5, (row - 40) * 0.866 - (col - 40) * 0.5
             ids[row, col] = abs(x) < 24 and abs(y) < 13
     options = VectorOptions(square_corners=("water",))
-    result = vectorize_raster(make_map(ids), tmp_path / "layer.gpkg", options=options)
+    out = tmp_path / "layer.gpkg"
+    result = vectorize_raster(make_map(ids), out, options=options, listener=Log())
     layer = read(result.out)
     house = layer[layer["class_id"] == 1].geometry.iloc[0]
     assert len(house.exterior.coords) == 5
     assert shapely.coverage_is_valid(layer.geometry.values)
-    assert result.squared > 0
+    assert result.squared == 1  # the house; not the ground around it, whose hole is square, too
+    assert any(text.startswith("square corners: 1 of 1 polygons") for text in heard)
 
 
 def test_what_cannot_be_is_refused(make_map, tmp_path):
