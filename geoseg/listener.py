@@ -17,3 +17,22 @@ class Listener:
 
     def check(self) -> None:
         """Called often; raise InterruptedRunError to stop."""
+
+
+class SecondStep(Listener):
+    """Passes on what is said, and stops when the user wants; the plan is the first step's.
+
+    Args:
+        listener: of the whole.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def log(self, level: str, message: str) -> None:
+        """Pass a message on."""
+        self._listener.log(level, message)
+
+    def check(self) -> None:
+        """Stop the run if it was asked to."""
+        self._listener.check()

@@ -144,8 +144,9 @@ def command(
     """Score MODEL on a RASTER with labels, or on the data of a run file CONFIG (.yaml).
 
     A raster is predicted as by `geoseg predict`. The folder --out then holds report.html,
-    metrics.json, class_map.tif, error_map.tif (what was taken for what) and cells.gpkg (errors by
-    place). A data set is scored by the protocol of its run file: report.html and metrics.json.
+    metrics.json, class_map.tif, error_map.tif (what was taken for what), errors.gpkg (the errors
+    as polygons) and cells.gpkg (scores by place). A data set is scored by the protocol of its run
+    file: report.html and metrics.json.
 
     \b
     geoseg evaluate model.safetensors ortho.tif --labels truth.gpkg --class-field class --out eval

@@ -4,29 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geoseg.errors import InterruptedRunError
-from geoseg.listener import Listener
+from geoseg.listener import Listener, SecondStep
 
 if TYPE_CHECKING:
     from geoseg.vector import VectorOptions, VectorResult
-
-
-class SecondStep(Listener):
-    """Passes on what is said, and stops when the user wants; the plan is the first step's.
-
-    Args:
-        listener: of the command.
-    """
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-
-    def log(self, level: str, message: str) -> None:
-        """Pass a message on."""
-        self._listener.log(level, message)
-
-    def check(self) -> None:
-        """Stop the run if it was asked to."""
-        self._listener.check()
 
 
 def confidence_beside(vector: Path) -> Path:

@@ -35,6 +35,11 @@ class Outputs:
         return self.folder / "error_map.tif"
 
     @property
+    def errors(self) -> Path:
+        """The errors of the error map as polygons."""
+        return self.folder / "errors.gpkg"
+
+    @property
     def cells(self) -> Path:
         """Scores by place."""
         return self.folder / "cells.gpkg"
@@ -51,7 +56,12 @@ class Outputs:
 
     def by_kind(self) -> dict[str, Path]:
         """Return all files by kind, sidecars left away."""
-        maps = {"class_map": self.class_map, "error_map": self.error_map, "cells": self.cells}
+        maps = {
+            "class_map": self.class_map,
+            "error_map": self.error_map,
+            "errors": self.errors,
+            "cells": self.cells,
+        }
         tables = {"metrics": self.metrics, "report": self.report}
         return {**maps, **tables} if self.is_raster else tables
 
@@ -84,7 +94,7 @@ def prepare(outputs: Outputs, inputs: Iterable[Path], options: EvaluateOptions) 
             )
     try:
         outputs.folder.mkdir(parents=True, exist_ok=True)
-        for stale in (outputs.metrics, outputs.report, outputs.cells):
+        for stale in (outputs.metrics, outputs.report, outputs.errors, outputs.cells):
             stale.unlink(missing_ok=True)
     except OSError as error:
         raise MachineError(

@@ -1,7 +1,9 @@
 """Evaluate a model: on a raster with labels, or on a split of a data set, step by step."""
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from geoseg.config.run import RunConfig
 from geoseg.data.build import build_split
 from geoseg.data.sample import IGNORE
-from geoseg.errors import InputError
+from geoseg.errors import InputError, InterruptedRunError
 from geoseg.evaluate.area import describe_area, estimate_area
 from geoseg.evaluate.calibration import (
     PixelSample,
@@ -23,6 +25,7 @@ from geoseg.evaluate.cells import summarise_cells, write_cells
 from geoseg.evaluate.curves import read_curves
 from geoseg.evaluate.dataset import evaluate_dataset
 from geoseg.evaluate.error_map import ErrorCodes, open_error_map, publish_error_map
+from geoseg.evaluate.error_polygons import write_error_polygons
 from geoseg.evaluate.examples import PICTURE_PX, draw_scene
 from geoseg.evaluate.labels import MapLabels
 from geoseg.evaluate.options import EvaluateOptions
@@ -60,8 +63,8 @@ def evaluate_raster(
         model: as for `predict_raster`.
         raster: anything that rasterio opens.
         labels: raster of class ids, or polygons.
-        out_dir: folder for ``class_map.tif``, ``error_map.tif``, ``cells.gpkg``, ``metrics.json``
-            and ``report.html``.
+        out_dir: folder for ``class_map.tif``, ``error_map.tif``, ``errors.gpkg``, ``cells.gpkg``,
+            ``metrics.json`` and ``report.html``.
         options: how; None: as the model advises.
         listener: hears of progress and may stop the run.
 
@@ -95,7 +98,8 @@ def evaluate_raster(
             tap=_sampler(sample, setting.labels),
         )
         class_map = ClassMap(outputs.class_map, spec.classes)
-        counts = _walk(class_map, setting, outputs, listener)
+        with _advice_when_stopped():
+            counts = _walk(class_map, setting, outputs, listener)
         area = _area(spec, class_map, counts, setting.points)
         calibration = _calibration(sample, spec, model, options)
         pictures = draw_scene(
@@ -183,7 +187,7 @@ def evaluate_config(
 def _walk(
     class_map: ClassMap, setting: Setting, outputs: Outputs, listener: Listener
 ) -> SceneCounts:
-    """Return the counts of the whole map; write the error map and the cells on the way."""
+    """Return the counts of the whole map; write the errors and the cells on the way."""
     listener.log("info", "scoring the map")
     counts = empty_counts(class_map, setting.cells, PICTURE_PX)
     codes = ErrorCodes(class_map.classes)
@@ -204,9 +208,27 @@ def _walk(
                 "cover the imagery and are not all left out."
             )
     publish_error_map(outputs.error_map, codes, confusion)
+    write_error_polygons(
+        outputs.error_map,
+        outputs.errors,
+        codes.legend(confusion),
+        max_memory_bytes=setting.predict.max_memory_bytes,
+        listener=listener,
+    )
     if counts.cells is not None:
         write_cells(counts.cells, class_map.grid, class_map.classes, outputs.cells)
     return counts
+
+
+@contextlib.contextmanager
+def _advice_when_stopped() -> Iterator[None]:
+    """Say what to do when a run is stopped between the prediction and the report."""
+    try:
+        yield
+    except InterruptedRunError as error:
+        raise InterruptedRunError(
+            "stopped. The map is finished, its scores are not: give --overwrite to evaluate again."
+        ) from error
 
 
 def _area(

@@ -59,7 +59,8 @@ def test_a_raster_is_scored_and_the_table_and_files_are_printed(
     assert done.lines[1].startswith("class 0 ")
     assert f"mIoU {found['scores']['miou']:.4f}" in done.out
     printed = [line for line in done.lines if line.startswith(str(out))]
-    names = ["class_map.tif", "error_map.tif", "cells.gpkg", "metrics.json", "report.html"]
+    names = ["class_map.tif", "error_map.tif", "errors.gpkg", "cells.gpkg", "metrics.json"]
+    names += ["report.html"]
     assert printed == [str(out / name) for name in names]
     assert all((out / name).exists() for name in names)
 
@@ -79,6 +80,8 @@ def test_progress_is_one_json_object_a_line(geoseg, model, scene, labels, tmp_pa
     assert events[0]["command"] == "evaluate"
     assert events[-1]["event"] == "result"
     assert events[-1]["outputs"]["error_map"] == str(out / "error_map.tif")
+    assert events[-1]["outputs"]["errors"] == str(out / "errors.gpkg")
+    assert [e["event"] for e in events].count("start") == 1
     assert 0 <= events[-1]["scores"]["miou"] <= 1
 
 

@@ -14,7 +14,7 @@ import torch
 from geoseg.checkpoint import load_model, read_spec
 from geoseg.config import PredictOptions
 from geoseg.data.sample import IGNORE
-from geoseg.errors import InputError, OutputExistsError, UsageError
+from geoseg.errors import InputError, InterruptedRunError, OutputExistsError, UsageError
 from geoseg.evaluate import EvaluateOptions, evaluate_raster
 from geoseg.evaluate import scene as scene_module
 from geoseg.evaluate.boundary import BoundaryCounts
@@ -30,7 +30,8 @@ from tests.conftest import NORTH_UP, Levels, levels_model, make_spec
 
 SHAPE = (90, 130)
 FILES = {"class_map.tif", "class_map.qml", "class_map.tif.aux.xml", "error_map.tif"}
-FILES |= {"error_map.qml", "error_map.tif.aux.xml", "cells.gpkg", "metrics.json", "report.html"}
+FILES |= {"error_map.qml", "error_map.tif.aux.xml", "errors.gpkg", "cells.gpkg", "metrics.json"}
+FILES |= {"report.html"}
 
 
 @pytest.fixture
@@ -95,6 +96,10 @@ def test_the_folder_holds_maps_tables_and_a_report(image, labels, tmp_path):
     errors = read(out / "error_map.tif")
     assert (errors != 255).sum() == record.pixels
     assert (errors == 0).sum() == sum(record.confusion[k][k] for k in range(4))
+    polygons = geopandas.read_file(out / "errors.gpkg", layer="errors")
+    assert polygons.area.sum() == pytest.approx(0.3**2 * (record.pixels - (errors == 0).sum()))
+    assert found["files"]["errors"] == "errors.gpkg"
+    assert '<a href="errors.gpkg">errors.gpkg</a>' in (out / "report.html").read_text("utf-8")
     cells = geopandas.read_file(out / "cells.gpkg")
     assert cells["pixels"].sum() == record.pixels
     assert record.cells.cells == len(cells)
@@ -250,10 +255,52 @@ def test_nothing_is_replaced_unless_asked(image, labels, tmp_path):
     evaluate_raster(model(), image, labels, tmp_path / "eval", options=options)
 
 
+@pytest.mark.parametrize("name", ["errors.gpkg", "cells.gpkg"])
+def test_a_layer_that_exists_is_kept_unless_asked(image, labels, tmp_path, name):
+    path = tmp_path / "eval" / name
+    path.parent.mkdir()
+    path.write_text("old")
+    with pytest.raises(OutputExistsError, match=rf"{name}' exists. Give --overwrite"):
+        evaluate_raster(model(), image, labels, tmp_path / "eval")
+    assert path.read_text() == "old"
+    options = EvaluateOptions(overwrite=True)
+    evaluate_raster(model(), image, labels, tmp_path / "eval", options=options)
+    assert len(geopandas.read_file(path, layer=path.stem)) > 0
+
+
 def test_an_input_is_never_replaced(image, tmp_path, make_raster, truth):
     labels = make_raster(truth, "eval/error_map.tif")
     with pytest.raises(UsageError, match=r"error_map.tif' would replace an input"):
         evaluate_raster(model(), image, labels, tmp_path / "eval")
+
+
+class StopsOnceMapped(Listener):
+    """Stops at the given check after the prediction."""
+
+    def __init__(self, after):
+        self.left, self.scoring = after, False
+
+    def log(self, level, message):
+        self.scoring = self.scoring or message == "scoring the map"
+
+    def check(self):
+        self.left -= self.scoring
+        if self.left < 0:
+            raise InterruptedRunError("stopped (test)")
+
+
+@pytest.mark.parametrize(("after", "maps"), [(0, []), (1, ["error_map.tif"])])
+def test_a_run_stopped_while_it_scores_says_what_to_do(image, labels, tmp_path, after, maps):
+    out = tmp_path / "eval"
+    with pytest.raises(InterruptedRunError, match=r"map is finished, its scores are not: give --o"):
+        evaluate_raster(model(), image, labels, out, listener=StopsOnceMapped(after))
+    assert sorted(p.name for p in out.glob("*") if p.suffix in {".tif", ".gpkg", ".part"}) == [
+        "class_map.tif",
+        *maps,
+    ]
+    options = EvaluateOptions(overwrite=True)
+    evaluate_raster(model(), image, labels, out, options=options)
+    assert {p.name for p in out.iterdir()} == FILES
 
 
 def test_misfits_are_found_before_the_prediction(image, truth, tmp_path, make_raster):
@@ -283,6 +330,7 @@ def test_a_scene_without_a_place_has_neither_cells_nor_areas(truth, tmp_path, ma
     assert record.cells is None
     assert record.area is None
     assert "cells" not in record.files
+    assert "errors" in record.files
     assert record.notes == ("no CRS: neither areas nor errors by place",)
 
 
