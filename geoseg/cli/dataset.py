@@ -3,15 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from geoseg.errors import InputError
+from geoseg.errors import InputError, InterruptedRunError
+from geoseg.listener import Listener
 
 
-def describe_dataset(name: str, *, workers: int = 0) -> dict[str, Any]:
+def describe_dataset(
+    name: str, *, workers: int = 0, listener: Listener | None = None
+) -> dict[str, Any]:
     """Return what a data set holds, as JSON values.
 
     Args:
         name: of a run file, of a file with a data section alone, or of a folder.
         workers: processes that read.
+        listener: hears of each sample and may stop the run.
 
     Raises:
         InputError: no split of it can be read at all.
@@ -20,7 +24,12 @@ def describe_dataset(name: str, *, workers: int = 0) -> dict[str, Any]:
     from geoseg.data.find import find_data, name_classes
 
     data = find_data(name) if Path(name).is_dir() else name_classes(_read_data(name))
-    report = describe_data(data, workers=workers)
+    try:
+        report = describe_data(data, workers=workers, listener=listener)
+    except InterruptedRunError as error:
+        raise InterruptedRunError(
+            "stopped. A data set is described once all of it is read: run it again for that."
+        ) from error
     if not report.splits:
         raise InputError(report.problems[0])
     return {"kind": "data", "name": name, **report.to_json()}

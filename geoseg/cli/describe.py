@@ -2,13 +2,15 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from geoseg.cli.dataset import dataset_lines, describe_dataset
-from geoseg.cli.options import BANDS
+from geoseg.cli.events import JsonListener, ProgressKind, Stop, listening
+from geoseg.cli.options import BANDS, progress_options
 from geoseg.errors import GeoreferenceError, GeosegError, InputError, RasterReadError, UsageError
 from geoseg.types import BandIndexes
 
@@ -28,8 +30,16 @@ RUN_SUFFIXES = {".yaml", ".yml"}
     help="Processes that read a data set.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@progress_options
 def command(
-    file: str, model: str | None, bands: BandIndexes | None, workers: int, as_json: bool
+    *,
+    file: str,
+    model: str | None,
+    bands: BandIndexes | None,
+    workers: int,
+    as_json: bool,
+    progress: ProgressKind,
+    watch_stdin: bool,
 ) -> None:
     """Describe FILE: a model (file or shipped name), a raster, or a data set.
 
@@ -38,17 +48,26 @@ def command(
 
     With --model, exits with 3 and says why if the model cannot take the raster.
     """
+    began = time.perf_counter()
+    if as_json and progress == "json":
+        raise UsageError("--json and --progress json both write to stdout; give one of them.")
     if _is_dataset(file):
         if model is not None or bands is not None:
             raise UsageError(f"--model and --bands need a raster; {file!r} is a data set.")
-        record = describe_dataset(file, workers=workers)
+        with listening("describe", progress, watch_stdin=watch_stdin) as listener:
+            record = describe_dataset(file, workers=workers, listener=listener)
     else:
         record = describe_model(file) if _is_model(file) else describe_raster(file)
     refusal = None
     if model is not None:
         refusal = _refusal(file, model, bands)
         record["fits"] = {"model": model, "ok": refusal is None, "reason": str(refusal or "")}
-    click.echo(json.dumps(record, indent=2) if as_json else _text(record))
+    if progress == "json":
+        seconds = round(time.perf_counter() - began, 3)
+        result = {"outputs": {}, "description": record, "seconds": seconds}
+        JsonListener("describe", Stop()).result(result)
+    else:
+        click.echo(json.dumps(record, indent=2) if as_json else _text(record))
     if refusal is not None:
         raise refusal
 

@@ -31,7 +31,9 @@ EVENT_EVERY_S = 0.2
 DOING = {
     "predict": "predicting",
     "demo": "predicting",
+    "assemble": "assembling",
     "vectorize": "vectorising",
+    "describe": "reading",
     "train": "training",
     "pretrain": "training",
 }

@@ -101,6 +101,18 @@ BANDS = Parsed("bands", parse_bands)
 SHARD = Parsed("i/n", parse_shard)
 
 
+def progress_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command ``--progress`` and ``--watch-stdin``."""
+    kinds = click.Choice(["auto", "json", "none"])
+    said = "json: one object a line on stdout, for programs."
+    watched = click.option(
+        "--watch-stdin", is_flag=True, help="Stop cleanly when stdin is closed."
+    )(function)
+    return click.option("--progress", type=kinds, default="auto", show_default=True, help=said)(
+        watched
+    )
+
+
 class BoundsCommand(click.Command):
     """A command whose ``--bounds`` takes one text or four numbers, as rio and GDAL users write."""
 

@@ -1,7 +1,7 @@
 """Says what a data set holds and what is wrong with it, before a night is spent on it."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -19,7 +19,9 @@ from geoseg.data.divide import SplitName
 from geoseg.data.labels import LabelRule
 from geoseg.data.sample import Split
 from geoseg.data.statistics import Moments, count_classes, iterate, moments
-from geoseg.errors import GeosegError
+from geoseg.data.workers import leave_signals
+from geoseg.errors import GeosegError, InterruptedRunError
+from geoseg.listener import Listener
 from geoseg.spec import ClassSpec
 
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -89,7 +91,9 @@ class DataReport:
         return asdict(self)
 
 
-def describe_data(data: DataConfig, *, workers: int = 0) -> DataReport:
+def describe_data(
+    data: DataConfig, *, workers: int = 0, listener: Listener | None = None
+) -> DataReport:
     """Return what a data set holds: every sample of every split is read once.
 
     Nothing that is wrong with the files is raised; it is listed.
@@ -97,18 +101,21 @@ def describe_data(data: DataConfig, *, workers: int = 0) -> DataReport:
     Args:
         data: the run file's section.
         workers: processes that read.
+        listener: hears of each sample and may stop the run.
     """
     problems: list[str] = []
-    splits = {name: s for name in SPLITS if (s := _build(data, name, problems)) is not None}
+    built = {name: s for name in SPLITS if (s := _build(data, name, problems)) is not None}
+    splits = {name: _whole(split) for name, split in built.items()}
+    progress = _Progress(listener or Listener(), splits)
     reports: list[SplitReport] = []
     facts: dict[str, list[ChipFacts]] = {}
     for name, split in splits.items():
         if isinstance(split.dataset, ChipDataset):
-            facts[name] = list(_look(split, split.dataset, workers))
+            facts[name] = list(progress.follow(_look(split, split.dataset, workers)))
             problems += _problems(name, facts[name], split.dataset.labels)
             reports.append(_chip_report(name, split, facts[name]))
         else:
-            reports.append(_patch_report(name, split, workers, problems))
+            reports.append(_patch_report(name, split, progress, workers, problems))
     problems += _absent_classes(reports, splits)
     problems += find_shared(facts)
     problems += _leaks(splits, facts)
@@ -131,6 +138,39 @@ def _build(data: DataConfig, name: SplitName, problems: list[str]) -> Split | No
         return None
 
 
+def _whole(split: Split) -> Split:
+    """Return a split whose scenes are read in patches that hold every pixel once."""
+    if isinstance(split.dataset, ChipDataset):
+        return split
+    from geoseg.data.samplers import CoveringPatchSampler
+
+    dataset: Any = split.dataset  # what is no pair of files are scenes
+    return replace(split, sampler=CoveringPatchSampler(dataset, PATCH_PX))
+
+
+class _Progress:
+    """Counts the samples of all splits while they are read."""
+
+    def __init__(self, listener: Listener, splits: Mapping[SplitName, Split]) -> None:
+        self.listener = listener
+        self.done, self.total = 0, sum(_samples(split) for split in splits.values())
+        said = f"{self.total:,} samples of {', '.join(splits)} are read"
+        listener.start({"unit": "samples", "samples": self.total, "sentence": said})
+
+    def follow[Item](self, items: Iterable[Item]) -> Iterator[Item]:
+        """Pass samples on, each counted once it is dealt with."""
+        for item in items:
+            self.listener.check()
+            yield item
+            self.done += 1
+            self.listener.progress(self.done, self.total, 0)
+
+
+def _samples(split: Split) -> int:
+    read: Any = split.dataset if isinstance(split.dataset, ChipDataset) else split.sampler
+    return len(read)
+
+
 def _is_expected(data: DataConfig, name: SplitName) -> bool:
     """Return whether the section says that there is such a split."""
     if name == "train":
@@ -147,7 +187,13 @@ def _is_expected(data: DataConfig, name: SplitName) -> bool:
 def _look(split: Split, dataset: ChipDataset, workers: int) -> Iterator[ChipFacts]:
     inspection = Inspection(dataset, len(split.classes))
     generator = torch.Generator().manual_seed(0)
-    yield from DataLoader(inspection, batch_size=None, num_workers=workers, generator=generator)
+    yield from DataLoader(
+        inspection,
+        batch_size=None,
+        num_workers=workers,
+        generator=generator,
+        worker_init_fn=leave_signals,
+    )
 
 
 def _problems(name: str, facts: Sequence[ChipFacts], rule: LabelRule) -> Iterator[str]:
@@ -212,25 +258,26 @@ def _chip_report(name: str, split: Split, facts: Sequence[ChipFacts]) -> SplitRe
     )
 
 
-def _patch_report(name: str, split: Split, workers: int, problems: list[str]) -> SplitReport:
+def _patch_report(
+    name: str, split: Split, progress: _Progress, workers: int, problems: list[str]
+) -> SplitReport:
     """Return what the scenes of a split hold, every pixel counted once."""
-    from geoseg.data.samplers import CoveringPatchSampler
-
-    dataset: Any = split.dataset  # what is no pair of files are scenes
-    whole = replace(split, sampler=CoveringPatchSampler(dataset, PATCH_PX))
     counts = np.zeros(len(split.classes), np.int64)
     samples = pixels = single = 0
     total = Moments()
     try:
-        for sample in iterate(whole, workers=workers):
+        for sample in progress.follow(iterate(split, workers=workers)):
             found = count_classes(sample["mask"].numpy(), len(counts))
             counts += found
             values, valid = sample["image"].numpy(), sample["valid"].numpy()
             total = total.merged(moments(values, valid))
             samples, pixels = samples + 1, pixels + sample["mask"].numel()
             single += int((found > 0).sum() == 1)
+    except InterruptedRunError:
+        raise
     except GeosegError as error:
         problems.append(f"{name}: {error}")
+    dataset: Any = split.dataset
     scenes = dataset.scenes
     gsds = [scene.gsd_m for scene in scenes if scene.gsd_m is not None]
     sizes = sorted((s.grid.width * s.grid.height, s.grid.width, s.grid.height) for s in scenes)

@@ -1,7 +1,6 @@
 """Loaders of any run: endless training batches from the trainer's step on, the others once."""
 
 import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from geoseg.data.stream import (
     raise_failed,
     split_items,
 )
+from geoseg.data.workers import leave_signals
 
 MOST_WORKERS = 8
 
@@ -105,12 +105,6 @@ class StreamDataModule(L.LightningDataModule):
             "pin_memory": on_cuda,
             "prefetch_factor": 4 if workers > 0 else None,
         }
-
-
-def leave_signals(_worker: int) -> None:
-    """Leave Ctrl-C to the first process, which ends its workers when it has saved its state."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def usable_cores() -> int:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from geoseg.data.sample import IGNORE, Sample, Split
 from geoseg.data.stream import split_items
+from geoseg.data.workers import leave_signals
 from geoseg.errors import InputError
 
 
@@ -118,7 +119,12 @@ def iterate(split: Split, max_samples: int | None = None, *, workers: int = 0) -
     # The process's own random numbers stay as they are: the loader draws a seed for its workers.
     generator = torch.Generator().manual_seed(0)
     yield from DataLoader(
-        split.dataset, batch_size=None, sampler=items, num_workers=workers, generator=generator
+        split.dataset,
+        batch_size=None,
+        sampler=items,
+        num_workers=workers,
+        generator=generator,
+        worker_init_fn=leave_signals,
     )
 
 

@@ -1,9 +1,13 @@
 """``geoseg describe`` of data sets."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.data.chip_files import PLAIN, halves, write_pairs
 
 SECTION = """
@@ -72,7 +76,62 @@ def test_what_cannot_be_read_at_all_is_an_error(geoseg, tmp_path):
     assert "unknown key 'clases'. Did you mean classes" in geoseg("describe", file).err
 
 
+def test_progress_is_one_json_object_a_line(geoseg, root, model):
+    plain = json.loads(geoseg("describe", root, "--json").out)
+    done = geoseg("describe", root, "--progress", "json")
+    events = [json.loads(line) for line in done.lines]
+    assert (done.code, done.err) == (0, "")
+    assert (events[0]["event"], events[0]["command"]) == ("start", "describe")
+    assert events[-2] | {"eta_s": 0} == {
+        "event": "progress",
+        "done": 2,
+        "total": 2,
+        "unit": "samples",
+        "eta_s": 0,
+    }
+    assert (events[-1]["event"], events[-1]["outputs"]) == ("result", {})
+    assert events[-1]["description"] == plain
+    (only,) = [json.loads(line) for line in geoseg("describe", model, "--progress=json").lines]
+    assert (only["event"], only["description"]["kind"]) == ("result", "model")
+
+
+def test_progress_does_not_change_what_is_printed(geoseg, root):
+    auto, none = (geoseg("describe", root, "--progress", kind) for kind in ("auto", "none"))
+    assert auto.out == none.out
+    assert "samples of train" in auto.err
+    assert none.err == ""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, "stdin"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_run_says_so(root, how, workers):
+    for i in range(2000):
+        for name in ("images", "masks"):
+            (root / name / f"more_{i}.png").symlink_to(root / name / "a.png")
+    command = [sys.executable, "-m", "geoseg", "describe", str(root), "--progress", "json"]
+    with subprocess.Popen(
+        [*command, "--watch-stdin", f"--workers={workers}"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        events = (json.loads(line) for line in process.stdout)
+        assert next(e for e in events if e["event"] == "progress")["total"] == 2002
+        process.stdin.close() if how == "stdin" else process.send_signal(how)
+        last = list(events)[-1]
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert last["kind"] == "InterruptedRunError"
+    assert said == f"geoseg: {last['message']}\n"
+    assert last["message"].startswith("stopped. A data set is described once all of it is read")
+
+
 def test_options_of_rasters_are_refused(geoseg, root):
     done = geoseg("describe", root, "--bands", "1")
     assert done.code == 2
     assert "--model and --bands need a raster" in done.err
+    done = geoseg("describe", root, "--json", "--progress", "json")
+    assert done.code == 2
+    assert "--json and --progress json both write to stdout" in done.err

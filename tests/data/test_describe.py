@@ -10,7 +10,8 @@ from affine import Affine
 from geoseg.config.run import ClassConfig, DataConfig, FilesConfig, SplitConfig
 from geoseg.data import describe_data
 from geoseg.data.find import find_data, name_classes
-from geoseg.errors import InputError
+from geoseg.errors import InputError, InterruptedRunError
+from geoseg.listener import Listener
 from tests.data.chip_files import CLASSES, PLAIN, folder_data, halves, picture, write_pairs
 
 
@@ -156,6 +157,45 @@ def test_scenes_are_counted_once(make_raster):
     assert report.splits[0].gsd_m == pytest.approx((0.5, 0.5), rel=1e-3)
     assert report.splits[0].largest_px == (8, 8)
     assert report.splits[0].mean == pytest.approx(picture(0, (8, 8)).mean(axis=(1, 2)))
+
+
+class Heard(Listener):
+    """Notes what it hears, and stops once it has heard of so many samples."""
+
+    def __init__(self, stop_after=None):
+        self.plan, self.progressed, self.stop_after = {}, [], stop_after
+
+    def start(self, plan):
+        self.plan = plan
+
+    def progress(self, done, total, pixels):
+        self.progressed.append((done, total))
+
+    def check(self):
+        if self.stop_after == len(self.progressed):
+            raise InterruptedRunError("stopped")
+
+
+def placed_scenes(make_raster):
+    train = write_placed(make_raster, "scenes", scene_1=0.0, scene_3=80.0)
+    val = write_placed(make_raster, "val_scenes", scene_2=40.0)
+    return DataConfig("raster", train=train, val=val, classes=CLASSES)
+
+
+@pytest.mark.parametrize("kind", ["chips", "scenes"])
+def test_every_sample_is_told_and_a_stop_is_none_of_the_problems(clean, make_raster, kind):
+    data = clean if kind == "chips" else placed_scenes(make_raster)
+    heard = Heard()
+    report = describe_data(data, listener=heard)
+    assert heard.progressed == [(1, 3), (2, 3), (3, 3)]
+    assert (heard.plan["unit"], heard.plan["samples"]) == ("samples", 3)
+    assert heard.plan["sentence"] == "3 samples of train, val are read"
+    assert report == describe_data(data)
+    for stop_after in (0, 2):
+        heard = Heard(stop_after)
+        with pytest.raises(InterruptedRunError):
+            describe_data(data, listener=heard)
+        assert len(heard.progressed) == stop_after
 
 
 def test_a_folder_says_its_layout(make_raster, tmp_path):
