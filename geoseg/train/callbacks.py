@@ -1,10 +1,11 @@
 """What watches a run: progress and stopping, losses that are no number, the metrics."""
 
+import copy
 import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import lightning as L
 import torch
@@ -75,6 +76,9 @@ class Watch(Callback):
         total: steps of the run.
         log_every_steps: between rows of the metrics.
         accumulate: batches per step.
+
+    Attributes:
+        due: whether the step that was saved last is still to be validated.
     """
 
     def __init__(
@@ -98,12 +102,37 @@ class Watch(Callback):
         self._samples = 0
         self._since = self._saved = time.perf_counter()
         self._val_every = 1
+        self.due = False
+        self._val_progress: dict[str, Any] = {}
         self._sigterm = signal.getsignal(signal.SIGTERM)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run has to know, with the losses since the last row."""
+        losses = None if self._losses is None else float(self._losses)
+        return {"due": self.due, "losses": losses, "batches": self._batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        losses = state_dict["losses"]
+        self.due, self._batches = state_dict["due"], state_dict["batches"]
+        self._losses = None if losses is None else torch.tensor(losses)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Let a run begin that lacks nothing but the validation of its last step."""
+        if self.due:
+            trainer.fit_loop.epoch_loop.max_steps = self.total + 1
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
-        """Start the clock; let SIGTERM ask for a stop as before, and not end the run unsaved."""
+        """Start the clock; let SIGTERM ask for a stop as before, and not end the run unsaved.
+
+        A validation that was stopped is made again first.
+        """
         if callable(self._sigterm) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._sigterm)
+        trainer.fit_loop.epoch_loop.max_steps = self.total
+        if self.due:
+            self.due = False
+            validate(trainer)
         self._since = time.perf_counter()
         self._val_every = max(1, int(trainer.val_check_batch or 1) // self.accumulate)
 
@@ -144,13 +173,28 @@ class Watch(Callback):
             self.keep.write_last(trainer)
         self._stop_if_asked(trainer, task)
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the scores; stop if asked to."""
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Note Lightning's count of images, to which a validation that is stopped goes back."""
+        self._val_progress = copy.deepcopy(val_loop(trainer).batch_progress.state_dict())
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop if asked to; on resuming, the validation is made anew."""
         assert isinstance(pl_module, AveragedTask)
-        found = {f"val_{k}": v for k, v in pl_module.val_scores.items()}
-        for logger in trainer.loggers:
-            logger.log_metrics(found, trainer.global_step)
-            logger.save()
+        if trainer.world_size == 1:  # several have not the same number of images to agree after
+            self._stop_if_asked(trainer, pl_module)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say the score; stop if asked to."""
+        assert isinstance(pl_module, AveragedTask)
         score = pl_module.val_scores.get(self.keep.monitor, float("nan"))
         best = self.keep.best_step == trainer.global_step
         self.listener.log(
@@ -192,8 +236,24 @@ class Watch(Callback):
             return
         if not saved:
             self.finite.check_all(trainer, task)
+            self.due = bool(trainer.validating)
+            if self.due:
+                val_loop(trainer).batch_progress.load_state_dict(self._val_progress)
             self.keep.write_last(trainer)
         raise InterruptedRunError(
             f"stopped after step {trainer.global_step}. The checkpoint is kept: give --resume to "
             "go on."
         ) from asked
+
+
+def val_loop(trainer: L.Trainer) -> Any:
+    """Return the loop that validates during training."""
+    return trainer.fit_loop.epoch_loop.val_loop
+
+
+def validate(trainer: L.Trainer) -> None:
+    """Validate from the first image on, as Lightning does after a step for which it is due."""
+    trainer.validating = True
+    val_loop(trainer).restarting = False
+    val_loop(trainer).run()
+    trainer.training = True

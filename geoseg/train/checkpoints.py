@@ -74,8 +74,12 @@ class KeepBest(Callback):
         for key, value in state_dict.items():
             setattr(self, key, value)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """End a resumed run whose patience was at its end already."""
+        self._stop_if_impatient(trainer)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep what the validation was made with."""
+        """Keep what the validation has found, and what it was made with."""
         assert isinstance(pl_module, AveragedTask)
         self.check(trainer, pl_module)
         score = pl_module.val_scores.get(self.monitor, math.nan)
@@ -86,9 +90,15 @@ class KeepBest(Callback):
             self.write_model(trainer, pl_module)
         else:
             self.waited += 1
+        self._stop_if_impatient(trainer)
+        found = {f"val_{name}": value for name, value in pl_module.val_scores.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(found, trainer.global_step)
+        self.write_last(trainer)
+
+    def _stop_if_impatient(self, trainer: L.Trainer) -> None:
         if self.patience is not None and self.waited >= self.patience:
             trainer.should_stop = True
-        self.write_last(trainer)
 
     def write_model(self, trainer: L.Trainer, task: AveragedTask) -> None:
         """Write the model file, in the first process."""
@@ -97,7 +107,12 @@ class KeepBest(Callback):
             write_model(self.out / MODEL, task.kept_network(), spec, half=self.half)
 
     def write_last(self, trainer: L.Trainer) -> None:
-        """Write the state to resume from, in one step."""
+        """Write the metrics, then the state to resume from, in one step.
+
+        In this order: a resumed run drops rows after its step, and would never write missing ones.
+        """
+        for logger in trainer.loggers:
+            logger.save()
         temporary = self.out / f".{LAST}.part"
         with disk_errors(self.out):
             try:

@@ -94,20 +94,38 @@ def test_train_then_resume_then_predict(make_run, tmp_path, name, crop_px, optio
         assert set(dataset.read(1).flat) <= {0, 1, 2, 3, 4}
 
 
+class StopsAtOnce(Hearing):
+    """Stops the run when it is asked for the first time."""
+
+    def check(self) -> None:
+        raise InterruptedRunError("stop")
+
+
+class StopsAfterValidation(Hearing):
+    """Stops the run once a step is validated."""
+
+    def check(self) -> None:
+        if any(text.startswith(f"step {self.stop_after}: ") for text in self.said):
+            raise InterruptedRunError("stop")
+
+
 @pytest.mark.parametrize(
-    ("stop_after", "options"),
+    ("stops", "stop_after", "options"),
     [
-        (2, {"val_every_steps": 2}),  # right after a validation
-        (3, {"val_every_steps": 2, "accumulate": 2}),  # between validations
+        (Hearing, 2, {"log_every_steps": 3}),  # in a validation, between rows of the metrics
+        (Hearing, 4, {}),  # in the last validation
+        (StopsAfterValidation, 2, {}),
+        (Hearing, 3, {"accumulate": 2}),  # between validations
     ],
 )
-def test_a_stopped_run_goes_on_bit_for_bit(make_run, stop_after, options):
-    options |= {"steps": 4, "ema_decay": 0.9}
+def test_a_stopped_run_goes_on_bit_for_bit(make_run, stops, stop_after, options):
+    options |= {"steps": 4, "val_every_steps": 2, "ema_decay": 0.9}
     whole, parts = make_run("whole", **options), make_run("parts", **options)
-    train(whole)
+    expected = train(whole)
     with pytest.raises(InterruptedRunError, match=f"^stopped after step {stop_after}."):
-        train(parts, listener=Hearing(stop_after))
-    train(replace(parts, trainer=replace(parts.trainer, workers=1)), resume=True)
+        train(parts, listener=stops(stop_after))
+    found = train(replace(parts, trainer=replace(parts.trainer, workers=1)), resume=True)
+    assert found.metrics == expected.metrics
     assert differences(last(whole), last(parts)) == []
     models = [load_model(Path(run.out) / "model.safetensors") for run in (whole, parts)]
     assert differences(*(dict(m.state_dict()) for m in models)) == []
@@ -116,6 +134,19 @@ def test_a_stopped_run_goes_on_bit_for_bit(make_run, stop_after, options):
         assert {k: v for k, v in a.items() if k != "samples_per_s"} == {
             k: v for k, v in b.items() if k != "samples_per_s"
         }
+
+
+def test_a_stop_does_not_wait_for_the_end_of_a_validation(make_run):
+    run = make_run(steps=2)
+    with pytest.raises(InterruptedRunError):
+        train(run, listener=Hearing(2))
+    assert not any("val_miou" in row for row in read_rows(Path(run.out) / "metrics.csv"))
+    assert not (Path(run.out) / "model.safetensors").exists()
+    with pytest.raises(InterruptedRunError):  # and a second time
+        train(run, listener=StopsAtOnce(), resume=True)
+    hearing = Hearing()
+    assert train(run, resume=True, listener=hearing).metrics["best_step"] == 2
+    assert hearing.steps == []
 
 
 def test_the_step_count_need_not_be_a_multiple(make_run):
@@ -144,6 +175,16 @@ def test_patience(make_run, monkeypatch):
     found = train(make_run(steps=9, val_every_steps=1, patience=2))
     assert found.metrics["steps"] == 3
     assert found.metrics["best_step"] == 1
+
+
+def test_a_run_out_of_patience_is_at_its_end_when_resumed_too(make_run, monkeypatch):
+    monkeypatch.setattr("geoseg.train.task.scores", lambda *_: {"miou": 0.5})
+    run = make_run(steps=9, val_every_steps=1, patience=2)
+    with pytest.raises(InterruptedRunError):
+        train(run, listener=StopsAfterValidation(3))
+    assert train(run, resume=True).metrics["steps"] == 3
+    longer = replace(run, trainer=replace(run.trainer, patience=3))
+    assert train(longer, resume=True).metrics["steps"] == 4
 
 
 def test_the_best_weights_are_kept(make_run, monkeypatch):
