@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.vector.rings import DrawnRings
 from geoseg.vector.rows import NODATA, ShapeOptions
 
 NORTH, EAST, SOUTH, WEST = range(4)
@@ -49,7 +50,8 @@ class Node:
     kept: bool = False  # stays when its border is simplified
     rounded: bool = False  # is rounded when its border is smoothed
     done: bool = False  # its border has been simplified
-    squared: bool = False  # its border was given square corners
+    settled: bool = False  # its border has its form: within what simplify and smooth may move
+    is_elsewhere: bool = False  # its border lies in `BorderGraph.rings`, not here
     is_frame: bool = False  # a corner of the map
     degree: int = 2  # links, those included that are not made yet
     straight: bool = False
@@ -105,6 +107,7 @@ class BorderGraph:
         self.labels = {OUTSIDE: Label(NODATA, OUTSIDE, OUTSIDE, -1, members=[OUTSIDE])}
         self.complete: deque[tuple[int, int]] = deque()  # last row, feature
         self.rows_of_nodes: dict[int, list[int]] = {}
+        self.rings = DrawnRings()
         self.row = 0
         self._raw = np.full(width + 2, NODATA, np.int32)
         self._runs: list[tuple[int, int, int]] = [(0, width, OUTSIDE)]  # start, stop, label
@@ -166,6 +169,7 @@ class BorderGraph:
             if not self.rows_of_nodes[corner.y]:
                 del self.rows_of_nodes[corner.y]
             del self.nodes[node]
+            self.rings.drop(node)
 
     def _add_row(self, raw: NDArray[np.int32], confidence: NDArray[np.float32] | None) -> None:
         padded = np.full(self.width + 2, NODATA, np.int32)

@@ -17,7 +17,7 @@ from geoseg.vector.write import LayerPlan
 
 # A wall may move by this much when corners are made square: what a stair-step and the jitter of a
 # map at a wall are off.
-SQUARE_SHIFT_PX, SQUARE_SHIFT_M = 4.0, 1.0
+SQUARE_SHIFT_PX, SQUARE_SHIFT_M = 4.0, 1.5
 # Of the process before it reads, and of each pixel of a strip: its ids, its labels, its borders.
 START_BYTES, PIXEL_BYTES = 250 * 10**6, 64
 
@@ -47,6 +47,11 @@ class VectorPlan:
     def cleans(self) -> bool:
         """Whether specks or holes are taken out."""
         return self.min_area_px > 0 or self.fill_holes_px > 0
+
+    @property
+    def changes(self) -> bool:
+        """Whether pixels may change their class."""
+        return self.cleans or bool(self.shape.square_classes)
 
 
 def plan_vectorize(source: ClassMap, out: Path, options: VectorOptions) -> VectorPlan:

@@ -8,6 +8,7 @@ stand for; small steps and spikes go (`regularize_walls`). What does not keep th
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +25,12 @@ MAX_AREA_CHANGE = 0.05
 # A shape with fewer right angles than this is not made of squares: a blob, a round tank.
 MIN_RIGHT_ANGLES = 0.5
 # Of the long walls, what must lie along the found directions already; same reason.
-MIN_ALIGNED = 0.75
-# A noisy outline is tried again as if its pixels were this large, as a share of the greatest shift.
-COARSE = 1 / 3
+MIN_ALIGNED = 0.6
+# Walls are moved no further than they must: a share of the greatest shift is tried first.
+SHARES = (2 / 3, 1.0)
+ENOUGH_RIGHT_ANGLES = 0.75  # of the corners: a form with as many is not moved further for more
+# A noisy outline is tried again as if its pixels were this large, as a share of the shift.
+COARSE = (1 / 6, 1 / 3)
 # Rounding of the last digit: a bound kept exactly in theory must not fail in float64.
 SLACK = 1e-9
 
@@ -51,16 +55,26 @@ def square_ring(xy: Float64, *, pixel_m: float, max_shift_m: float) -> Float64 |
     if len(xy) < 5 or not max_shift_m > 0:
         return None
     origin = xy.min(axis=0)
-    for grain_m in (pixel_m, max_shift_m * COARSE):
-        if grain_m < pixel_m:
-            return None
+    best: Float64 | None = None
+    for shift_m, grain_m in _attempts(pixel_m, max_shift_m):
         # Rounded, so that ties on the pixel grid fall alike wherever on Earth the ring lies.
         ring = np.round((xy[:-1] - origin) / grain_m, 6)
-        corners = _square(ring, max_shift_m / grain_m)
-        if corners is not None:
-            squared: Float64 = np.concatenate((corners, corners[:1])) * grain_m + origin
-            return squared
-    return None
+        corners = _square(ring, shift_m / grain_m)
+        if corners is None:
+            continue
+        if best is None or _right_angle_share(corners) > _right_angle_share(best):
+            best = corners * grain_m
+        if _right_angle_share(best) >= ENOUGH_RIGHT_ANGLES:
+            break
+    return None if best is None else np.concatenate((best, best[:1])) + origin
+
+
+def _attempts(pixel_m: float, max_shift_m: float) -> Iterator[tuple[float, float]]:
+    """Yield what is tried in turn: how far walls may move, and below what steps are noise."""
+    for shift_m in (max_shift_m * share for share in SHARES):
+        for grain_m in (pixel_m, *(shift_m * coarse for coarse in COARSE)):
+            if grain_m >= pixel_m:
+                yield shift_m, grain_m
 
 
 def _square(ring: Float64, max_shift: float) -> Float64 | None:

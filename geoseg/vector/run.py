@@ -14,6 +14,7 @@ from geoseg.vector.clean import sieve
 from geoseg.vector.fields import Features
 from geoseg.vector.geometry import Geometries, parts_of
 from geoseg.vector.options import VectorOptions
+from geoseg.vector.part import PartedRows
 from geoseg.vector.plan import VectorPlan, plan_vectorize, sentence
 from geoseg.vector.polygonize import iter_polygons
 from geoseg.vector.publish import check_output, staged, style_file
@@ -100,6 +101,7 @@ class _Run:
         self.overwrite = overwrite
         self.tally = Tally(plan.shape.square_classes)
         self.before: dict[int, int] | None = None
+        self.parted: PartedRows | None = None
 
     def write(self, out: Path) -> None:
         """Write layer and style into the folder."""
@@ -123,10 +125,14 @@ class _Run:
             reading = ReadAhead(source, height, width)
             stack.callback(reading.close)
             rows: Any = reading
+            if plan.changes:
+                rows = CountedRows(reading)
+                self.before = rows.pixels
+            if plan.shape.square_classes:
+                rows = self.parted = PartedRows(rows, plan.shape.square_classes)
             if plan.cleans:
-                counted = CountedRows(reading)
                 rows = sieve(
-                    counted,
+                    rows,
                     min_area_px=plan.min_area_px,
                     fill_holes_px=plan.fill_holes_px,
                     connectivity=plan.shape.connectivity,
@@ -135,7 +141,6 @@ class _Run:
                     on_rows=self._progress(0),
                     block_rows=plan.shape.strip_rows,
                 )
-                self.before = dict(counted.pixels)
             confidence = None
             if self.confidence is not None:
                 confidence = ReadAhead(self.confidence, height, width)
@@ -163,7 +168,12 @@ class _Run:
             self.listener.log(
                 "info",
                 f"square corners: {tally.squared:,} of {tally.could_be_square:,} polygons; the "
-                "others have no square form that fits and touches nothing else",
+                "others have no square form that fits, or border on more than one polygon",
+            )
+        if self.parted is not None and self.parted.changed_px:
+            self.listener.log(
+                "info",
+                f"{self.parted.changed_px:,} pixels changed where polygons touch at a corner",
             )
         repaired = 0 if plan.reprojection is None else plan.reprojection.repaired
         if repaired:

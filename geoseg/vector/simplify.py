@@ -15,8 +15,7 @@ from collections.abc import Iterator
 
 from geoseg.vector.graph import GONE, NORTH, BorderGraph
 from geoseg.vector.outline import canonical
-
-Point = tuple[float, float]
+from geoseg.vector.rings import Point, box_of
 
 
 def simplify_border(graph: BorderGraph, border: list[int], sides: tuple[int, int]) -> None:
@@ -90,7 +89,7 @@ class _Search:
             corner = self.graph.nodes[node]
             if is_inside((float(corner.x), float(corner.y)), region):
                 return True
-        return False
+        return holds_drawn(self.graph, region, self.sides)
 
     def _is_own(self, node: int, i: int, j: int) -> bool:
         k = self.index.get(node)
@@ -126,7 +125,10 @@ class _Search:
 def nodes_near(
     graph: BorderGraph, one: Point, other: Point, reach: float, sides: tuple[int, int]
 ) -> Iterator[int]:
-    """Yield the nodes of two faces' outlines that may lie within a distance of a segment."""
+    """Yield the nodes of two faces' outlines that may lie within a distance of a segment.
+
+    Those of outlines that are elsewhere by now are left out: `holds_drawn` finds these.
+    """
     rows = reach / graph.options.aspect
     (ax, ay), (bx, by) = (one, other) if one[1] <= other[1] else (other, one)
     for y in range(int(ay - rows), int(by + rows) + 2):
@@ -139,10 +141,22 @@ def nodes_near(
             last = ax + (bx - ax) * min(max((y + rows - ay) / (by - ay), 0.0), 1.0)
             low, high = min(first, last), max(first, last)
         for node in here:
-            if low - reach - 1 <= graph.nodes[node].x <= high + reach + 1 and borders(
-                graph, node, sides
-            ):
+            corner = graph.nodes[node]
+            if corner.is_elsewhere or not low - reach - 1 <= corner.x <= high + reach + 1:
+                continue
+            if borders(graph, node, sides):
                 yield node
+
+
+def holds_drawn(graph: BorderGraph, region: list[Point], sides: tuple[int, int]) -> bool:
+    """Return whether a corner of an outline of two faces that has its form lies in a region.
+
+    Its edges do not cross the borders as they were, so none can pass without a corner.
+    """
+    for ring in graph.rings.near(box_of(region)):
+        if borders(graph, ring.anchor, sides) and any(is_inside(p, region) for p in ring.points):
+            return True
+    return False
 
 
 def borders(graph: BorderGraph, node: int, sides: tuple[int, int]) -> bool:

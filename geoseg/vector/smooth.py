@@ -11,7 +11,8 @@ import math
 
 from geoseg.vector.graph import BorderGraph, Node
 from geoseg.vector.outline import canonical
-from geoseg.vector.simplify import Point, is_inside, nodes_near
+from geoseg.vector.rings import Point
+from geoseg.vector.simplify import holds_drawn, is_inside, nodes_near
 
 CURVE = (0.25, 0.5, 0.75)  # where the curve is drawn between its ends
 
@@ -32,7 +33,7 @@ def mark_rounded(graph: BorderGraph, border: list[int], sides: tuple[int, int]) 
             continue
         triangle = [cut[0], p, cut[1]]
         reach = max(abs(v - w) for q in cut for v, w in zip(q, p, strict=True))
-        free = True
+        free = not holds_drawn(graph, triangle, sides)
         for node in nodes_near(
             graph, cut[0], cut[1], reach * max(1.0, graph.options.aspect), sides
         ):

@@ -1,19 +1,21 @@
 """Square corners for free-standing outlines, where they touch nothing else.
 
 A free-standing outline is a border without junctions. Its squared form comes from
-`geoseg.vector.regularize`. It is taken only if no corner of the two faces' other outlines lies
-between the old form and the new one, and if their edges keep more than the distance by which they
-may still move: nothing can cross then, now or later.
+`geoseg.vector.regularize`. It is taken only if nothing of the two faces' other outlines lies
+between the old form and the new one, nor nearer to the new one than a clearance: nothing can cross
+then, now or later.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
 from geoseg.vector.graph import EAST, SOUTH, BorderGraph
 from geoseg.vector.outline import canonical
+from geoseg.vector.rings import Box, Point, box_of, overlaps
 from geoseg.vector.rows import Float64
-from geoseg.vector.simplify import Point, borders, is_inside, squared_distance
+from geoseg.vector.simplify import borders, is_inside, squared_distance
 
 CLEARANCE_PX = 0.25  # outlines that nearly touch look like a mistake
 
@@ -33,7 +35,7 @@ def square_outline(
         return False
     take_places(graph, nodes, new)
     for node in own:
-        graph.nodes[node].squared = True
+        graph.nodes[node].is_elsewhere = True
     return True
 
 
@@ -41,41 +43,50 @@ def take_places(graph: BorderGraph, nodes: list[int], ring: Float64) -> None:
     """Keep as many nodes as a squared ring has corners, and put them there."""
     for node in nodes[1:-1]:
         graph.nodes[node].done = True
-    for node, (x, y) in zip(nodes[:-1], ring[:-1].tolist(), strict=False):
+    points: list[Point] = [(x, y) for x, y in ring.tolist()]
+    for node, place in zip(nodes[:-1], points[:-1], strict=False):
         corner = graph.nodes[node]
-        corner.kept, corner.shifted = True, (x, y)
+        corner.kept, corner.shifted = True, place
+    graph.rings.add(nodes[0], points)
 
 
 def is_free(
     graph: BorderGraph, own: set[int], rings: tuple[Float64, Float64], sides: tuple[int, int]
 ) -> bool:
-    """Return whether nothing else lies between an outline's two forms or near the new one."""
+    """Return whether nothing else lies between an outline's two forms or near the new one.
+
+    Borders without their form are where they were, and will keep clear of squared outlines when
+    they get it. Of those that have theirs the short ones are known, and the others are within what
+    simplifying and rounding may move.
+    """
     options = graph.options
-    still = options.simplify_px + options.smooth_px + CLEARANCE_PX
-    moved = max(options.square_shift_px, still)
+    settled = options.simplify_px + options.smooth_px + CLEARANCE_PX
     old, new = ([(x, y) for x, y in ring.tolist()] for ring in rings)
-    xs, ys = [p[0] for p in old + new], [p[1] for p in old + new]
-    rows = moved / options.aspect
-    box = min(xs) - moved, min(ys) - rows, max(xs) + moved, max(ys) + rows
-    for one, other, is_squared in edges_near(graph, box, own, sides):
-        if is_inside(one, old) != is_inside(one, new):
+    box = box_of(old + new, settled, options.aspect)
+
+    def is_clear(one: Point, other: Point, reach: float) -> bool:
+        return is_inside(one, old) == is_inside(one, new) and all(
+            _apart(one, other, a, b, options.aspect) > reach * reach for a, b in pairwise(new)
+        )
+
+    for one, other, is_settled in edges_near(graph, box, own, sides):
+        if not is_clear(one, other, settled if is_settled else CLEARANCE_PX):
             return False
-        reach = moved if is_squared else still
-        for k in range(len(new) - 1):
-            if _apart(one, other, new[k], new[k + 1], options.aspect) <= reach * reach:
-                return False
-    return True
+    return all(
+        is_clear(one, other, CLEARANCE_PX)
+        for ring in graph.rings.near(box)
+        if borders(graph, ring.anchor, sides)
+        for one, other in pairwise(ring.points)
+    )
 
 
 def edges_near(
-    graph: BorderGraph,
-    box: tuple[float, float, float, float],
-    own: set[int],
-    sides: tuple[int, int],
+    graph: BorderGraph, box: Box, own: set[int], sides: tuple[int, int]
 ) -> list[tuple[Point, Point, bool]]:
-    """Return the edges of two faces' outlines that may reach into a box, but for own ones.
+    """Return the edges of two faces' outlines that may reach into a box.
 
-    The third value says whether the edge's outline was squared: it is not quite where it was.
+    Own ones are left out, and those that are elsewhere by now. The third value says whether the
+    edge's border has its form: it is not quite where it was.
 
     Vertical edges are cut every `graph.waypoint_rows` rows by nodes made for this search.
     """
@@ -83,26 +94,17 @@ def edges_near(
     found: list[tuple[Point, Point, bool]] = []
     for y in range(math.floor(top) - graph.waypoint_rows, math.ceil(bottom) + 1):
         for node in graph.rows_of_nodes.get(y, ()):
-            if node in own or not borders(graph, node, sides):
-                continue
             here = graph.nodes[node]
+            if node in own or here.is_elsewhere or not borders(graph, node, sides):
+                continue
             one = float(here.x), float(here.y)
             for towards in (EAST, SOUTH):
                 end = graph.nodes.get(here.links[towards])
                 other = one if end is None else (float(end.x), float(end.y))
-                if _overlaps(one, other, box):
-                    found.append((one, other, here.squared))
+                if overlaps(box_of([one, other]), box):
+                    is_settled = here.settled or (end is not None and end.settled)
+                    found.append((one, other, is_settled))
     return found
-
-
-def _overlaps(one: Point, other: Point, box: tuple[float, float, float, float]) -> bool:
-    left, top, right, bottom = box
-    return (
-        max(one[0], other[0]) >= left
-        and min(one[0], other[0]) <= right
-        and max(one[1], other[1]) >= top
-        and min(one[1], other[1]) <= bottom
-    )
 
 
 def _apart(a: Point, b: Point, c: Point, d: Point, aspect: float) -> float:

@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 
 from geoseg.vector.graph import GONE, BorderGraph
 from geoseg.vector.outline import Step, corners_of, cut_borders, other_side, walk_outlines
+from geoseg.vector.rings import Point
 from geoseg.vector.rows import NODATA, PolygonBatch, ShapeOptions
-from geoseg.vector.simplify import Point, simplify_border
+from geoseg.vector.simplify import simplify_border
 from geoseg.vector.smooth import draw_border, mark_rounded
 from geoseg.vector.square import square_outline
+
+MOST_POINTS = 1024  # of an outline that is compared with squared ones point by point
 
 
 @dataclass
@@ -129,7 +132,22 @@ class ReferenceTracer:
                     graph.nodes[node].kept = True
             if options.smooth_px:
                 mark_rounded(graph, nodes, sides)
+            if options.square is not None:
+                self._settle(nodes, everything)
         return squared
+
+    def _settle(self, nodes: list[int], everything: list[int]) -> None:
+        """Say where a border is now, exactly where that is little to remember."""
+        graph = self.graph
+        is_free = not graph.nodes[nodes[0]].is_junction
+        points = draw_border(graph, nodes) if is_free else []
+        is_known = is_free and len(points) <= MOST_POINTS
+        if is_known:
+            graph.rings.add(nodes[0], points)
+        for node in everything:
+            corner = graph.nodes[node]
+            corner.is_elsewhere = is_known
+            corner.settled = not corner.is_junction
 
     def _can_be_square(self, nodes: list[int], sides: tuple[int, int]) -> bool:
         graph = self.graph

@@ -37,7 +37,8 @@ struct Node {
     bool rounded = false;
     bool done = false;
     bool shifted = false;
-    bool squared = false;
+    bool settled = false;
+    bool elsewhere = false;
 
     bool is_junction() const { return is_frame || degree > 2; }
 };

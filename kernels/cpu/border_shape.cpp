@@ -7,6 +7,54 @@
 namespace geoseg_vector {
 
 constexpr double CLEARANCE = 0.25;  // outlines that nearly touch look like a mistake
+constexpr double BAND_ROWS = 32;
+constexpr size_t MOST_POINTS = 1024;  // of an outline that is compared with squared ones point by point
+
+Box box_of(const Point *points, std::size_t count) {
+    Box box = {points[0].x, points[0].y, points[0].x, points[0].y};
+    for (std::size_t k = 1; k < count; ++k) {
+        box.left = std::min(box.left, points[k].x);
+        box.top = std::min(box.top, points[k].y);
+        box.right = std::max(box.right, points[k].x);
+        box.bottom = std::max(box.bottom, points[k].y);
+    }
+    return box;
+}
+
+static int64_t band(double y) { return static_cast<int64_t>(std::floor(y / BAND_ROWS)); }
+
+void DrawnRings::add(int32_t anchor, const std::vector<Point> &points) {
+    Ring &ring = rings[anchor];
+    ring = {anchor, points, box_of(points.data(), points.size())};
+    for (int64_t b = band(ring.box.top); b <= band(ring.box.bottom); ++b) bands[b].push_back(anchor);
+}
+
+void DrawnRings::drop(int32_t anchor) {
+    auto found = rings.find(anchor);
+    if (found == rings.end()) return;
+    const Box &box = found->second.box;
+    for (int64_t b = band(box.top); b <= band(box.bottom); ++b) {
+        std::vector<int32_t> &here = bands[b];
+        here.erase(std::find(here.begin(), here.end(), anchor));
+        if (here.empty()) bands.erase(b);
+    }
+    rings.erase(found);
+}
+
+template <class Visit> bool DrawnRings::any_near(const Box &box, Visit visit) {
+    if (rings.empty()) return false;
+    for (int64_t first = band(box.top), b = first; b <= band(box.bottom); ++b) {
+        auto found = bands.find(b);
+        if (found == bands.end()) continue;
+        for (int32_t anchor : found->second) {
+            const Ring &ring = rings.at(anchor);
+            // In several bands it is visited in the first of them.
+            bool is_first = b == std::max(first, band(ring.box.top));
+            if (is_first && ring.box.meets(box) && visit(ring)) return true;
+        }
+    }
+    return false;
+}
 
 static bool before(const Node &a, const Node &b) {
     return a.y < b.y || (a.y == b.y && a.x < b.x);
@@ -146,6 +194,14 @@ bool Shaper::is_taken(const std::vector<int32_t> &nodes, int64_t i, int64_t j, S
             if ((i <= k && k <= j) || (wraps && k == 0)) return false;
         }
         return is_inside(place(node), &places[i], j - i + 1);
+    }) || holds_drawn(&places[i], j - i + 1, sides);
+}
+
+bool Shaper::holds_drawn(const Point *region, int64_t count, Sides sides) {
+    return drawn_rings.any_near(box_of(region, static_cast<size_t>(count)), [&](const Ring &ring) {
+        return borders(ring.anchor, sides) &&
+               std::any_of(ring.points.begin(), ring.points.end(),
+                           [&](Point p) { return is_inside(p, region, count); });
     });
 }
 
@@ -200,7 +256,8 @@ bool Shaper::any_near(Point one, Point other, double reach, Sides sides, Visit v
         auto at = std::lower_bound(here->nodes.begin(), here->nodes.end(), left,
                                    [](const std::pair<int32_t, int32_t> &e, double x) { return e.first < x; });
         for (; at != here->nodes.end() && at->first <= right; ++at)
-            if (graph.holds(at->second, at->first, y) && borders(at->second, sides) && visit(at->second))
+            if (graph.holds(at->second, at->first, y) && !graph.nodes[at->second].elsewhere &&
+                borders(at->second, sides) && visit(at->second))
                 return true;
     }
     return false;
@@ -261,7 +318,7 @@ void Shaper::mark_rounded(const std::vector<int32_t> &nodes, Sides sides) {
                     if (past ? k >= from || k <= to : from <= k && k <= to) return false;
                 }
                 return is_inside(place(node), triangle, 3);
-            });
+            }) || holds_drawn(triangle, 3, sides);
         graph.nodes[nodes[three[1]]].rounded = !taken;
     }
 }
@@ -320,8 +377,23 @@ bool Shaper::square(const std::vector<int32_t> &nodes, const std::vector<int32_t
         graph.nodes[nodes[k]].kept = graph.nodes[nodes[k]].shifted = true;
         shifted[nodes[k]] = ring[k];
     }
-    for (int32_t node : waypoints) graph.nodes[node].squared = true;
+    for (int32_t node : waypoints) graph.nodes[node].elsewhere = true;
+    drawn_rings.add(nodes[0], ring);
     return true;
+}
+
+void Shaper::settle(const std::vector<int32_t> &nodes, const std::vector<int32_t> &everything) {
+    bool known = false;
+    if (!graph.nodes[nodes[0]].is_junction()) {
+        std::vector<Point> points;
+        draw(nodes, points);
+        known = points.size() <= MOST_POINTS;
+        if (known) drawn_rings.add(nodes[0], points);
+    }
+    for (int32_t node : everything) {
+        graph.nodes[node].elsewhere = known;
+        graph.nodes[node].settled = !graph.nodes[node].is_junction();
+    }
 }
 
 static double side(Point a, Point b, Point p) {
@@ -335,52 +407,48 @@ static double apart(Point a, Point b, Point c, Point d, double aspect) {
         std::min(squared_distance(c, a, b, aspect), squared_distance(d, a, b, aspect)));
 }
 
-bool Shaper::meets(Point one, Point other, const std::vector<Point> &ring, double reach) const {
+bool Shaper::is_clear(Point one, Point other, const std::vector<Point> &ring, double reach) const {
+    if (is_inside(one, places.data(), static_cast<int64_t>(places.size())) !=
+        is_inside(one, ring.data(), static_cast<int64_t>(ring.size())))
+        return false;
     for (size_t k = 0; k + 1 < ring.size(); ++k)
-        if (apart(one, other, ring[k], ring[k + 1], options.aspect) <= reach * reach) return true;
-    return false;
+        if (apart(one, other, ring[k], ring[k + 1], options.aspect) <= reach * reach) return false;
+    return true;
 }
 
 bool Shaper::is_free(const std::vector<Point> &ring, Sides sides) {
-    double still = options.simplify + options.smooth + CLEARANCE;
-    double moved = std::max(options.square_shift, still);
-    double box[4] = {ring[0].x, ring[0].y, ring[0].x, ring[0].y};
-    auto widen = [&](Point p) {
-        box[0] = std::min(box[0], p.x);
-        box[1] = std::min(box[1], p.y);
-        box[2] = std::max(box[2], p.x);
-        box[3] = std::max(box[3], p.y);
-    };
-    for (Point p : ring) widen(p);
-    for (Point p : places) widen(p);
-    double rows = moved / options.aspect;
-    box[0] -= moved, box[1] -= rows, box[2] += moved, box[3] += rows;
-    int64_t stop = static_cast<int64_t>(std::ceil(box[3])) + 1;
-    for (int64_t y = static_cast<int64_t>(std::floor(box[1])) - WAYPOINT_ROWS; y < stop; ++y) {
+    double settled = options.simplify + options.smooth + CLEARANCE, rows = settled / options.aspect;
+    Box old = box_of(places.data(), places.size()), box = box_of(ring.data(), ring.size());
+    box = {std::min(box.left, old.left) - settled, std::min(box.top, old.top) - rows,
+           std::max(box.right, old.right) + settled, std::max(box.bottom, old.bottom) + rows};
+    int64_t stop = static_cast<int64_t>(std::ceil(box.bottom)) + 1;
+    for (int64_t y = static_cast<int64_t>(std::floor(box.top)) - WAYPOINT_ROWS; y < stop; ++y) {
         RowOfNodes *here = graph.row_of_nodes(y);
         if (!here) continue;
-        auto at = std::lower_bound(here->nodes.begin(), here->nodes.end(), box[0],
+        auto at = std::lower_bound(here->nodes.begin(), here->nodes.end(), box.left,
                                    [](const std::pair<int32_t, int32_t> &e, double x) { return e.first < x; });
         if (at != here->nodes.begin()) --at;  // its edge to the right may reach into the box
         while (at != here->nodes.begin() && !graph.holds(at->second, at->first, y)) --at;
-        for (; at != here->nodes.end() && at->first <= box[2]; ++at) {
+        for (; at != here->nodes.end() && at->first <= box.right; ++at) {
             int32_t node = at->second;
-            if (!graph.holds(node, at->first, y) || graph.nodes[node].stamp == stamp) continue;
-            if (!borders(node, sides)) continue;
+            if (!graph.holds(node, at->first, y)) continue;
+            const Node &corner = graph.nodes[node];
+            if (corner.stamp == stamp || corner.elsewhere || !borders(node, sides)) continue;
             for (int d : {EAST, SOUTH}) {
-                int32_t link = graph.nodes[node].links[d];
-                Point one = place(node), other = link >= 0 ? place(link) : one;
-                if (std::max(one.x, other.x) < box[0] || std::min(one.x, other.x) > box[2] ||
-                    std::max(one.y, other.y) < box[1] || std::min(one.y, other.y) > box[3])
-                    continue;
-                if (is_inside(one, places.data(), static_cast<int64_t>(places.size())) !=
-                    is_inside(one, ring.data(), static_cast<int64_t>(ring.size())))
-                    return false;
-                if (meets(one, other, ring, graph.nodes[node].squared ? moved : still)) return false;
+                int32_t link = corner.links[d];
+                Point ends[2] = {place(node), link >= 0 ? place(link) : place(node)};
+                if (!box_of(ends, 2).meets(box)) continue;
+                bool has_form = corner.settled || (link >= 0 && graph.nodes[link].settled);
+                if (!is_clear(ends[0], ends[1], ring, has_form ? settled : CLEARANCE)) return false;
             }
         }
     }
-    return true;
+    return !drawn_rings.any_near(box, [&](const Ring &near) {
+        if (!borders(near.anchor, sides)) return false;
+        for (size_t k = 0; k + 1 < near.points.size(); ++k)
+            if (!is_clear(near.points[k], near.points[k + 1], ring, CLEARANCE)) return true;
+        return false;
+    });
 }
 
 }  // namespace geoseg_vector

@@ -19,6 +19,37 @@ struct Sides {
     int32_t left, right;
 };
 
+struct Box {
+    double left, top, right, bottom;
+    bool meets(const Box &other) const {
+        return left <= other.right && other.left <= right && top <= other.bottom && other.top <= bottom;
+    }
+};
+
+Box box_of(const Point *points, std::size_t count);
+
+// An outline that has its form; its anchor, a node of its border, tells its faces, and how long it
+// matters.
+struct Ring {
+    int32_t anchor;
+    std::vector<Point> points;
+    Box box;
+};
+
+// The short and the squared outlines whose faces are not all written; the readable form is
+// geoseg/vector/rings.py.
+class DrawnRings {
+  public:
+    void add(int32_t anchor, const std::vector<Point> &points);
+    void drop(int32_t anchor);
+    // Calls visit with each ring whose box meets one until it returns true.
+    template <class Visit> bool any_near(const Box &box, Visit visit);
+
+  private:
+    std::unordered_map<int32_t, Ring> rings;
+    std::unordered_map<int64_t, std::vector<int32_t>> bands;
+};
+
 struct Stopped : std::runtime_error {
     Stopped() : std::runtime_error("stopped") {}
 };
@@ -35,7 +66,12 @@ class Shaper {
     bool square(const std::vector<int32_t> &nodes, const std::vector<int32_t> &waypoints, Sides sides);
     // Appends the points of a border, first and last included, in its canonical order.
     void draw(const std::vector<int32_t> &nodes, std::vector<Point> &points);
-    void forget(int32_t node) { shifted.erase(node); }
+    // Says where a border is now, exactly where that is little to remember.
+    void settle(const std::vector<int32_t> &nodes, const std::vector<int32_t> &everything);
+    void forget(int32_t node) {
+        shifted.erase(node);
+        drawn_rings.drop(node);
+    }
 
   private:
     struct Cut {
@@ -56,8 +92,9 @@ class Shaper {
     void keep_places(const std::vector<int32_t> &nodes);
     Cut cut_corner(Point a, Point p, Point b) const;
     void triple(size_t at, int64_t *three) const;
+    bool holds_drawn(const Point *region, int64_t count, Sides sides);
     bool is_free(const std::vector<Point> &ring, Sides sides);
-    bool meets(Point one, Point other, const std::vector<Point> &ring, double reach) const;
+    bool is_clear(Point one, Point other, const std::vector<Point> &ring, double reach) const;
 
     BorderGraph &graph;
     const geoseg_polygon_options &options;
@@ -65,6 +102,7 @@ class Shaper {
     std::vector<Point> places;
     std::vector<int64_t> kept;
     std::unordered_map<int32_t, Point> shifted;
+    DrawnRings drawn_rings;
 };
 
 }  // namespace geoseg_vector

@@ -113,9 +113,9 @@ void Tracer::write(int32_t feature) {
     }
     for (size_t k = 0; k < outline_count; ++k)
         for (const Step &step : outlines[k]) {
-            bool was_shifted = graph.nodes[step.node].shifted;
+            bool was_moved = graph.nodes[step.node].elsewhere;
             graph.release(step.node, step.quadrants);
-            if (was_shifted && !graph.nodes[step.node].left) shaper.forget(step.node);
+            if (was_moved && !graph.nodes[step.node].left) shaper.forget(step.node);
         }
     graph.drop(feature);
 }
@@ -226,16 +226,16 @@ bool Tracer::shape_border(const Outline &outline, size_t begin, size_t end, int3
     if (graph.nodes[border[1]].done) return graph.nodes[border[0]].shifted;
     Sides sides = {face, label == GONE ? GONE : graph.find(label)};
     shaper.canonical(border);
-    if (can_be_square(border, sides)) {
-        std::vector<int32_t> waypoints;
-        for (size_t i = begin; i < end; ++i) waypoints.push_back(outline[i % outline.size()].node);
-        if (shaper.square(border, waypoints, sides)) return true;
-    }
+    std::vector<int32_t> everything;
+    if (options.square)
+        for (size_t i = begin; i < end; ++i) everything.push_back(outline[i % outline.size()].node);
+    if (can_be_square(border, sides) && shaper.square(border, everything, sides)) return true;
     if (options.simplify > 0)
         shaper.simplify(border, sides);
     else
         shaper.keep_all(border);
     if (options.smooth > 0) shaper.mark_rounded(border, sides);
+    if (options.square) shaper.settle(border, everything);
     return false;
 }
 

@@ -48,6 +48,23 @@ def class_maps(draw: st.DrawFn, lowest: int = -1) -> Codes:
     return codes.astype(np.int32)
 
 
+@st.composite
+def towns(draw: st.DrawFn) -> Codes:
+    """Many small outlines on open ground, often a pixel apart."""
+    height, width = draw(st.integers(8, 40)), draw(st.integers(8, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    codes = np.zeros((height, width), np.int32)
+    for _ in range(draw(st.integers(1, 40))):
+        top, left = rng.integers(0, height), rng.integers(0, width)
+        down, right = rng.integers(1, 8, 2)
+        around = codes[max(top - 1, 0) : top + down + 1, max(left - 1, 0) : left + right + 1]
+        if not around.any() or draw(st.integers(0, 5)) == 0:
+            house = codes[top : top + down, left : left + right]
+            house[...] = rng.integers(1, 4)
+            house[rng.random(house.shape) < 0.1] = 0
+    return codes
+
+
 shape_options = st.builds(
     ShapeOptions,
     connectivity=st.sampled_from([4, 8]),

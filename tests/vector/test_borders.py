@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from geoseg.vector.native import NativeTracer
 from geoseg.vector.rows import ShapeOptions
 from geoseg.vector.trace import ReferenceTracer
-from tests.vector.random_maps import class_maps, features, flatten, shape_options, trace
+from tests.vector.random_maps import class_maps, features, flatten, shape_options, towns, trace
 
 needs_library = pytest.mark.skipif(not NativeTracer.is_available(), reason="no compiled kernels")
 Tracer = NativeTracer if NativeTracer.is_available() else ReferenceTracer
@@ -24,15 +24,25 @@ def box_of(ring):
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
 
 
+def leaping_box(ring):
+    """Return a box that lies up to 1.5 px beside a ring's own, or None; by the ring alone."""
+    left, top, right, bottom = *ring.min(axis=0), *ring.max(axis=0)
+    rng = np.random.default_rng(int(left * 7919 + top * 104729 + right * 31 + bottom))
+    left, top, right, bottom = np.array([left, top, right, bottom]) + rng.uniform(-1.5, 1.5, 4)
+    if rng.random() < 0.2 or right - left < 0.2 or bottom - top < 0.2:
+        return None
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]])
+
+
 def squared(options: ShapeOptions) -> ShapeOptions:
     return ShapeOptions(
         connectivity=options.connectivity,
         simplify_px=options.simplify_px,
         smooth_px=options.smooth_px,
         aspect=options.aspect,
-        square=box_of,
+        square=leaping_box,
         square_classes=frozenset({0, 2}),
-        square_shift_px=1.5,
+        square_shift_px=2.2,
     )
 
 
@@ -44,15 +54,15 @@ def scaled(shape, options):
     return shapely.transform(shape, lambda xy: xy * [1, options.aspect])
 
 
-@given(codes=class_maps(), options=shape_options, square=st.booleans())
-@settings(max_examples=150, deadline=None)
+@given(codes=class_maps() | towns(), options=shape_options, square=st.booleans())
+@settings(max_examples=300, deadline=None)
 def test_no_gaps_no_overlaps_nothing_invalid(codes, options, square):
     found = shapes_of(codes, squared(options) if square else options)
     assert all(shape.is_valid for _, _, shape in found)
     parts = [part for _, _, shape in found for part in shape.geoms]
     if parts:
         assert shapely.coverage_is_valid(np.array(parts, dtype=object))
-    if (codes >= 0).all() and not square:
+    if (codes >= 0).all():
         assert np.isclose(sum(part.area for part in parts), codes.size, rtol=1e-12)
 
 
@@ -82,7 +92,7 @@ def test_strips_change_no_shape(codes, options, strip, square):
 
 @needs_library
 @given(
-    codes=class_maps(lowest=-2),
+    codes=class_maps(lowest=-2) | towns(),
     options=shape_options,
     strip=st.integers(1, 9),
     square=st.booleans(),
@@ -133,6 +143,16 @@ def test_an_outline_is_squared_only_where_nothing_is_near(tracer):
         if code == 1
     }
     assert lefts == {10.9: True, 40.0: False}
+
+
+@pytest.mark.parametrize("tracer", [ReferenceTracer, Tracer])
+def test_neighbours_a_pixel_apart_are_both_squared(tracer):
+    codes = np.zeros((40, 60), np.int32)
+    codes[10:30, 10:30] = codes[10:30, 31:50] = 1
+    options = ShapeOptions(square=box_of, square_classes=frozenset({1}), square_shift_px=1.5)
+    batches = trace(tracer(*codes.shape, options), codes, 7)
+    shapes = [shape for code, _, shape in features(batches) if code == 1]
+    assert [shape.bounds for shape in shapes] == [(10.1, 10, 30.1, 30), (31.1, 10, 50.1, 30)]
 
 
 def test_the_surroundings_of_a_squared_outline_follow_it():

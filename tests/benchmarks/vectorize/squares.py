@@ -1,6 +1,6 @@
 """Squared corners of buildings beside the footprints their masks were drawn from.
 
-    python -m tests.benchmarks.vectorize.squares DATA [--max-shift-m 1.0] [--picture PNG]
+    python -m tests.benchmarks.vectorize.squares DATA [--max-shift-m 1.5] [--picture PNG]
 
 DATA is the folder of the Banepa buildings: `train` and `val` with masks named as map tiles
 (OAM-x-y-zoom.tif) and `osm_buildings.geojson`. The tiles of both are put together; buildings on
@@ -11,6 +11,7 @@ it. Vertices and right angles are those of outer rings: holes are slits between 
 
 import argparse
 import math
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,15 +23,19 @@ import rasterio
 import shapely
 from numpy.typing import NDArray
 from rasterio import features
+from rasterio.transform import from_origin
 
+from geoseg.vector import VectorOptions, vectorize_raster
 from geoseg.vector.regularize import right_angle_share, square_ring
 
 TILE_PX = 512
 EARTH_M = 2 * math.pi * 6378137.0
 MIN_AREA_M2 = 10.0
+MIN_SPECK_M2 = 1.0
 SIMPLE_PX = 1.0
 
 Geometries = Sequence[shapely.geometry.base.BaseGeometry]
+Pairs = list[tuple[shapely.Polygon, shapely.geometry.base.BaseGeometry]]
 Case = tuple[shapely.Polygon, shapely.Polygon | None, shapely.geometry.base.BaseGeometry]
 
 
@@ -79,12 +84,33 @@ def coarser(town: Town, factor: int) -> Town:
     return Town(town.mask[half::factor, half::factor], placed, town.pixel_m * factor)
 
 
-def outlines(town: Town) -> list[tuple[shapely.Polygon, shapely.geometry.base.BaseGeometry]]:
-    """Return buildings of the mask, each with the footprints that lie in it; pixels."""
-    valid = town.mask != 255
-    shapes = features.shapes(town.mask, mask=valid, connectivity=4)
+def outlines(town: Town) -> list[shapely.Polygon]:
+    """Return the outlines of the mask's pixels."""
+    shapes = features.shapes(town.mask, mask=town.mask != 255, connectivity=4)
     rings = [shape["coordinates"] for shape, value in shapes if value == 1]
-    found = [shapely.Polygon(outer, holes) for outer, *holes in rings]
+    return [shapely.Polygon(outer, holes) for outer, *holes in rings]
+
+
+def vectorized(town: Town, **shape: float | tuple[int, ...]) -> list[shapely.Polygon]:
+    """Return what `geoseg vectorize` makes of the mask, in pixels."""
+    grid = {"crs": "EPSG:32645", "transform": from_origin(0, 0, town.pixel_m, town.pixel_m)}
+    height, width = town.mask.shape
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = Path(folder, "mask.tif"), Path(folder, "mask.gpkg")
+        with rasterio.open(
+            path, "w", "GTiff", width, height, 1, dtype="uint8", nodata=255, **grid
+        ) as file:
+            file.write(town.mask, 1)
+        options = VectorOptions(classes=(1,), min_area_m2=MIN_SPECK_M2, **shape)
+        vectorize_raster(path, out, options=options)
+        found = gpd.read_file(out, layer="mask").geometry
+    placed = found.affine_transform([1 / town.pixel_m, 0, 0, -1 / town.pixel_m, 0, 0])
+    return list(shapely.get_parts(placed.to_numpy()))
+
+
+def with_footprints(town: Town, found: list[shapely.Polygon]) -> Pairs:
+    """Return the buildings that are whole, each with the footprints that lie in it; pixels."""
+    valid = town.mask != 255
     outside = shapely.union_all(
         [
             shapely.geometry.shape(s)
@@ -143,7 +169,7 @@ def _outer_rings(shapes: Geometries) -> list[NDArray[np.float64]]:
 
 def compare(town: Town, max_shift_m: float) -> list[Case]:
     """Print the table of one pixel size; return (outline, squared or None, footprints)."""
-    found = outlines(town)
+    found = with_footprints(town, outlines(town))
     raw, truth = [p for p, _ in found], [t for _, t in found]
     simple = [shapely.simplify(p, SIMPLE_PX) for p in raw]
     began = time.process_time()
@@ -166,6 +192,16 @@ def compare(town: Town, max_shift_m: float) -> list[Case]:
             ("footprints", truth),
         ):
             print_row(f"{name}: {kind}", [shapes[i] for i in chosen], [truth[i] for i in chosen])
+    for name, shape in (
+        ("vectorize", {}),
+        ("vectorize --simplify 1 px", {"simplify_m": SIMPLE_PX * town.pixel_m}),
+        (
+            "vectorize --simplify 1 px --square-corners",
+            {"simplify_m": SIMPLE_PX * town.pixel_m, "square_corners": (1,)},
+        ),
+    ):
+        pairs = with_footprints(town, vectorized(town, **shape))
+        print_row(f"{name} ({len(pairs)})", *zip(*pairs, strict=True))
     return list(zip(raw, squared, truth, strict=True))
 
 
@@ -191,7 +227,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--max-shift-m", type=float, default=1.0)
+    parser.add_argument("--max-shift-m", type=float, default=1.5)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--coarser", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--box", type=float, nargs=4, default=(0.0, 0.0, 800.0, 800.0))
