@@ -2,7 +2,8 @@
 
 from geoseg.config import PredictOptions
 from geoseg.listener import Listener
-from geoseg.predict.finish import Outputs, assemble
+from geoseg.predict.finish import Outputs
+from geoseg.predict.join import assemble
 from geoseg.predict.run import PredictResult, plan_raster, predict_raster
 
 __all__ = [

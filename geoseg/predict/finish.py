@@ -21,7 +21,6 @@ from geoseg.predict.parts import (
     MANIFEST,
     PUBLISHING,
     Parts,
-    locked_parts,
     parts_folder,
     read_manifest,
     unfinished,
@@ -35,6 +34,8 @@ from geoseg.spec import ClassSpec, ModelSpec
 
 # Files beside a raster that GDAL reads with it: masks, overviews, metadata of the one before.
 STALE = (".msk", ".ovr", ".aux.xml")
+
+Copy = Callable[[Path, Path, Layer], Path]
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ def finish_map(
     overwrite: bool,
     partial: bool = False,
     picture: Callable[[Path, Path], Path] | None = None,
+    copy: Copy | None = None,
 ) -> None:
     """Make COGs and sidecars from complete parts, put them in place, and remove the parts.
 
@@ -190,12 +192,13 @@ def finish_map(
         overwrite: replace outputs that exist by now.
         partial: make a map of what is finished; the rest is nodata, and the parts stay.
         picture: makes the quicklook of a class map: (class map, PNG to write) -> PNG.
+        copy: makes a COG: (VRT, COG to write, layer) -> COG; None: `finish_cog`.
 
     Raises:
         PartsMismatchError: panels are missing and ``partial`` is not given.
         OutputExistsError: an output has come into being since the run began.
     """
-    parts.refresh()
+    parts.refresh(listener.check)
     if parts.missing and not partial:
         raise PartsMismatchError(
             f"{len(parts.missing)} of {len(parts.windows)} panels are missing in "
@@ -209,7 +212,7 @@ def finish_map(
             continue
         listener.check()
         vrt = writer.write_vrt(layer, parts.done, _tags(parts, layer))
-        made = finish_cog(vrt, parts.folder / f"final.{layer.name}.tif", layer, threads=_threads())
+        made = (copy or _copy)(vrt, parts.folder / f"final.{layer.name}.tif", layer)
         staged.append((made, files[layer.name]))
         if layer.classes:
             staged += _stage_sidecars(parts.folder, outputs.class_map, layer)
@@ -255,24 +258,8 @@ def publish(staged: list[tuple[Path, Path]]) -> None:
             sync_folder(final.parent)
 
 
-def assemble(folder: Path, out: Path, *, overwrite: bool, partial: bool) -> Outputs:
-    """Finish a map from the parts of shards or of a stopped run.
-
-    Args:
-        folder: the parts folder.
-        out: the class map; other layers go beside it as ``NAME.confidence.tif`` and so on.
-        overwrite: replace existing outputs.
-        partial: accept missing panels as nodata.
-    """
-    with locked_parts(folder) as parts:
-        names = [layer.name for layer, _ in writers(parts)]
-        beside = {
-            name: out.with_name(f"{out.stem}.{name}.tif") for name in names if name != "class_map"
-        }
-        outputs = Outputs(out, beside.get("confidence"), beside.get("probabilities"))
-        check_outputs(outputs, overwrite=overwrite)
-        finish_map(parts, outputs, Listener(), overwrite=overwrite, partial=partial)
-    return outputs
+def _copy(vrt: Path, out: Path, layer: Layer) -> Path:
+    return finish_cog(vrt, out, layer, threads=cores())
 
 
 def _tags(parts: Parts, layer: Layer) -> Mapping[str, str]:
@@ -330,5 +317,6 @@ def _rpcs(record: Mapping[str, str] | None) -> RPC | None:
     return RPC.from_gdal(record) if record else None
 
 
-def _threads() -> int:
+def cores() -> int:
+    """Return how many threads compress."""
     return os.cpu_count() or 1

@@ -12,7 +12,7 @@ leaves at most the panel it was at to be done again.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,14 +82,15 @@ class Parts:
             windows = self.windows
             self.done |= {e["panel"]: windows[e["panel"]] for e in self._entries()}
 
-    def refresh(self) -> None:
-        """Read from the journals which panels are finished, by any process."""
+    def refresh(self, check: Callable[[], None] | None = None) -> None:
+        """Read from the journals and files which panels are finished; ``check`` may stop it."""
         windows = self.windows
-        self.done = {
-            entry["panel"]: windows[entry["panel"]]
-            for entry in self._entries()
-            if entry["panel"] in windows and self._is_whole(entry["files"])
-        }
+        self.done = {}
+        for entry in self._entries():
+            if check is not None:
+                check()
+            if entry["panel"] in windows and self._is_whole(entry["files"]):
+                self.done[entry["panel"]] = windows[entry["panel"]]
 
     def has_work(self) -> bool:
         """Return whether a run like this one has left something that it must not take silently."""
@@ -192,30 +193,37 @@ def open_parts(
 
 
 def load_parts(folder: Path) -> Parts:
-    """Return an existing parts folder, to finish a map from it.
+    """Return an existing parts folder and which of its panels are finished.
 
     Raises:
         PartsMismatchError: no parts folder, or one of another version.
     """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise PartsMismatchError(
-            f"expected a folder of parts (OUT.parts) with {MANIFEST}; {str(folder)!r} has none. "
-            "Give the folder that `geoseg predict` left."
-        )
-    parts = Parts(folder, manifest)
+    parts = _find_parts(folder)
     parts.refresh()
     return parts
 
 
 @contextmanager
 def locked_parts(folder: Path) -> Iterator[Parts]:
-    """Open an existing parts folder alone, to finish a map from it; see `load_parts`."""
+    """Open an existing parts folder alone; `Parts.refresh` is left to the caller.
+
+    Raises:
+        PartsMismatchError: no parts folder, or one of another version.
+    """
     busy = f"a run is still at work on {str(folder)!r}. Wait for it, or stop it."
-    parts = load_parts(folder)
+    _find_parts(folder)  # a folder that is none gets no lock
     with locked(folder / LOCK, shared=False, busy=busy):
-        parts.refresh()
-        yield parts
+        yield _find_parts(folder)
+
+
+def _find_parts(folder: Path) -> Parts:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise PartsMismatchError(
+            f"expected a folder of parts (OUT.parts) with {MANIFEST}; {str(folder)!r} has none. "
+            "Give the folder that `geoseg predict` left."
+        )
+    return Parts(folder, manifest)
 
 
 def clear_folder(folder: Path) -> None:
