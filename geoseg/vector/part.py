@@ -1,7 +1,7 @@
 """Buildings that touch at a corner only are parted there, so that each has an outline of its own.
 
 Where two pixels of a class meet across a corner, four borders meet, and no wall can be moved. The
-lower of the two pixels becomes what lies beside it. One pass from the top is enough: what it changes
+lower of the two pixels becomes what lies beside it. One pass from the top is enough: each change
 makes a pair of equal pixels, one above the other, and such a pair is part of no crossing.
 """
 

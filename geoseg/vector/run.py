@@ -171,10 +171,9 @@ class _Run:
                 "others have no square form that fits, or border on more than one polygon",
             )
         if self.parted is not None and self.parted.changed_px:
-            self.listener.log(
-                "info",
-                f"{self.parted.changed_px:,} pixels changed where polygons touch at a corner",
-            )
+            count = self.parted.changed_px
+            pixels = "1 pixel" if count == 1 else f"{count:,} pixels"
+            self.listener.log("info", f"{pixels} changed where polygons touch at a corner")
         repaired = 0 if plan.reprojection is None else plan.reprojection.repaired
         if repaired:
             self.listener.log("warning", f"{repaired} polygons were mended after reprojection")

@@ -296,6 +296,25 @@ def test_square_corners(make_map, tmp_path):
     assert any(text.startswith("square corners: 1 of 1 polygons") for text in heard)
 
 
+def test_houses_that_touch_at_a_corner_are_parted(make_map, tmp_path):
+    heard = []
+
+    class Log(Listener):
+        def log(self, level, message):
+            heard.append(message)
+
+    ids = np.zeros((80, 80), np.uint8)
+    ids[10:40, 10:40] = ids[40:70, 40:70] = 1
+    options = VectorOptions(square_corners=("water",))
+    result = vectorize_raster(make_map(ids), tmp_path / "a.gpkg", options=options, listener=Log())
+    layer = read(result.out)
+    houses = layer[layer["class_id"] == 1].geometry.values
+    assert not houses[0].touches(houses[1])
+    assert shapely.coverage_is_valid(layer.geometry.values)
+    assert [(c.id, c.pixels) for c in result.classes] == [(0, 6400 - 1800), (1, 1800)]
+    assert "1 pixel changed where polygons touch at a corner" in heard
+
+
 def test_what_cannot_be_is_refused(make_map, tmp_path):
     path = make_map()
     out = tmp_path / "layer.gpkg"
