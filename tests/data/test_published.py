@@ -10,46 +10,18 @@ from geoseg.data.build import build_split
 from geoseg.data.published import PUBLISHED
 from geoseg.data.sample import IGNORE
 from geoseg.errors import InputError, UsageError
-from tests.data.chip_files import PLAIN, picture
-
-LAYOUTS = {
-    "ade20k": (
-        "images/{}/{}.jpg",
-        "annotations/{}/{}.png",
-        {"train": "training", "val": "validation"},
-    ),
-    "cityscapes": (
-        "leftImg8bit/{0}/{1}/{1}_leftImg8bit.png",
-        "gtFine/{0}/{1}/{1}_gtFine_labelTrainIds.png",
-        {"train": "train", "val": "val"},
-    ),
-    "coco_stuff": (
-        "images/{}/{}.jpg",
-        "annotations/{}/{}_labelTrainIds.png",
-        {"train": "train2017", "val": "val2017"},
-    ),
-}
+from tests.data.chip_files import picture
+from tests.data.published_files import LAYOUTS, pair_writer, picture_writer, write_published
 
 
 @pytest.fixture
-def put(make_raster, tmp_path):
-    """Return a function that writes an image or a mask where an official layout has it."""
-
-    def write(name, values):
-        driver = "JPEG" if name.endswith(".jpg") else "PNG"
-        return make_raster(values, name, driver=driver, **PLAIN)
-
-    return write
+def put(make_raster):
+    return picture_writer(make_raster)
 
 
 @pytest.fixture
-def put_pair(put):
-    def write(image, label, mask, seed=0):
-        mask = np.asarray(mask, np.uint8).reshape(1, -1)
-        put(image, picture(seed, mask.shape))
-        put(label, mask)
-
-    return write
+def put_pair(make_raster):
+    return pair_writer(make_raster)
 
 
 def section(kind, root, **fields):
@@ -145,14 +117,10 @@ def test_photographs_of_one_band_are_repeated(put, put_pair, tmp_path):
     assert found.dataset[0]["image"].shape == (3, 1, 4)
 
 
-def write_voc(put_pair, root, names=("a", "b", "c", "d")):
-    for k, name in enumerate(names):
-        put_pair(f"VOC2012/JPEGImages/{name}.jpg", f"VOC2012/SegmentationClass/{name}.png", [0, k])
-    lists = root / "VOC2012/ImageSets/Segmentation"
-    lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("a\nb\n")
-    (lists / "val.txt").write_text("c\nd\n")
-    (lists / "trainval.txt").write_text("a\nb\nc\nd\n")
+def write_voc(put_pair, root):
+    write_published(put_pair, "voc", root, below="VOC2012/")
+    every = root / "VOC2012/ImageSets/Segmentation/trainval.txt"
+    every.write_text("a\nb\nc\nd\n")
 
 
 def test_voc_lists(put_pair, tmp_path):
