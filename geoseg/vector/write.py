@@ -34,7 +34,7 @@ SHAPE_HEADER_BYTES, RECORD_BYTES, PART_BYTES, POINT_BYTES = 100, 52, 4, 16
 NAME_BYTES = 254  # of a text field in a .dbf
 # A thread of GDAL's would hold all boxes for the index in memory; it is no faster.
 BOUNDED = {"OGR_GPKG_ALLOW_THREADED_RTREE": "NO"}
-ROW_GROUP_BYTES = 16 * 2**20
+ROW_GROUP_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,8 @@ def _write_parquet(path: Path, plan: LayerPlan, batches: Iterable[Features]) -> 
         if waiting:
             writer.write_table(pa.Table.from_batches(waiting, kind))
             waiting.clear()
+            # Arrow keeps what it freed; the next group would come on top of it.
+            pa.default_memory_pool().release_unused()
 
     options = {
         "compression": "zstd",
