@@ -211,6 +211,8 @@ def test_an_evaluation_gives_scores_report_and_maps(taught, folder):
     assert outputs["MIOU"] == scores["miou"]
     assert outputs["REPORT"] == str(found / "report.html")
     assert (found / "error_map.tif").is_file()
+    assert outputs["ERRORS"] == str(found / "errors.gpkg")
+    assert len(geopandas.read_file(outputs["ERRORS"], layer="errors")) > 0
 
 
 def test_polygons_have_the_features_of_the_command_line(polygons, folder, engine):

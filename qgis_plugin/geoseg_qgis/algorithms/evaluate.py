@@ -41,6 +41,7 @@ FILES = {
     "REPORT": "report",
     "CLASS_MAP": "class_map",
     "ERROR_MAP": "error_map",
+    "ERRORS": "errors",
     "CELLS": "cells",
 }
 SCORES = {"MIOU": "miou", "ACCURACY": "accuracy"}
@@ -118,6 +119,7 @@ class EvaluateAlgorithm(GeosegAlgorithm):
             QgsProcessingOutputHtml("REPORT", tr("Report")),
             QgsProcessingOutputRasterLayer("CLASS_MAP", tr("Class map")),
             QgsProcessingOutputRasterLayer("ERROR_MAP", tr("Error map")),
+            QgsProcessingOutputVectorLayer("ERRORS", tr("Errors as polygons")),
             QgsProcessingOutputVectorLayer("CELLS", tr("Errors by place")),
             QgsProcessingOutputNumber("MIOU", tr("Mean IoU")),
             QgsProcessingOutputNumber("ACCURACY", tr("Overall accuracy")),

@@ -274,6 +274,11 @@ Needs the engine with the extra 'train'.</source>
     </message>
     <message>
       <location filename="../algorithms/evaluate.py"/>
+      <source>Errors as polygons</source>
+      <translation type="unfinished"></translation>
+    </message>
+    <message>
+      <location filename="../algorithms/evaluate.py"/>
       <source>Errors by place</source>
       <translation type="unfinished"></translation>
     </message>
