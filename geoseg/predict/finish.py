@@ -26,6 +26,7 @@ from geoseg.predict.parts import (
     unfinished,
 )
 from geoseg.predict.plan import PredictPlan
+from geoseg.raster.apart import finish_cog_apart
 from geoseg.raster.georef import Georef
 from geoseg.raster.layer import Layer, pam_text, qml_text, sidecars
 from geoseg.raster.writer import PartsWriter, finish_cog, machine_errors, sync_folder
@@ -256,6 +257,17 @@ def publish(staged: list[tuple[Path, Path]]) -> None:
             else:
                 _copy_then_replace(made, final)
             sync_folder(final.parent)
+
+
+def stoppable_copy(listener: Listener) -> Copy:
+    """Return what makes a COG in a process of its own, where a listener may stop it at any time."""
+
+    def copy(vrt: Path, out: Path, layer: Layer) -> Path:
+        return finish_cog_apart(
+            vrt, out, layer, threads=cores(), on_wait=lambda _: listener.check()
+        )
+
+    return copy
 
 
 def _copy(vrt: Path, out: Path, layer: Layer) -> Path:

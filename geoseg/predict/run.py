@@ -32,6 +32,7 @@ from geoseg.predict.finish import (
     make_manifest,
     may_replace,
     outputs_of,
+    stoppable_copy,
 )
 from geoseg.predict.memory import keep_freed_memory
 from geoseg.predict.model import as_segmenter, choose_device
@@ -48,6 +49,8 @@ from geoseg.segmenter import Segmenter
 
 # The VRT over unfinished parts is rewritten at most this often.
 VRT_EVERY_S = 2.0
+# From here on GDAL takes seconds to make the COG, longer than somebody waits who has stopped a run.
+LARGE_PX = 10**8
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,7 @@ def predict_raster(
                     listener,
                     overwrite=may_replace(parts.folder, options),
                     picture=lambda made, png: write_quicklook(plan.source, made, png, classes),
+                    copy=stoppable_copy(listener) if plan.height * plan.width >= LARGE_PX else None,
                 )
     seconds = time.perf_counter() - began
     complete = options.shard is None

@@ -1,5 +1,6 @@
 """Parts are joined to the map of an unbroken run, and a join that is stopped leaves them whole."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from geoseg.errors import InterruptedRunError, MachineError
 from geoseg.listener import Listener
 from geoseg.predict import PredictOptions, assemble, predict_raster
+from geoseg.predict import run as run_module
 from geoseg.raster.apart import START, finish_cog_apart
 from geoseg.raster.layer import Layer
 from tests.conftest import levels_model
@@ -114,3 +116,25 @@ def test_it_ends_with_the_process_that_ordered_it(parts, tmp_path):
         process.stdin.write(json.dumps(order).encode() + b"\n")
         process.stdin.close()
         assert process.wait(30) == 1
+
+
+def test_a_large_map_may_be_stopped_while_its_cog_is_made(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "LARGE_PX", 1)
+
+    class StopsInCog(Listener):
+        waits = 0
+
+        def check(self):
+            if "finish_cog_apart" in {frame.function for frame in inspect.stack(0)}:
+                self.waits += 1
+                raise InterruptedRunError("stopped")
+
+    out, listener = tmp_path / "m.tif", StopsInCog()
+    with pytest.raises(InterruptedRunError):
+        predict_raster(model(), scene, out, listener=listener)
+    assert listener.waits == 1
+    assert not out.exists()
+    assert not list((tmp_path / "m.tif.parts").glob("final*"))
+    predict_raster(model(), scene, out, options=PredictOptions(resume=True))
+    predict_raster(model(), scene, tmp_path / "w.tif")
+    assert out.read_bytes() == (tmp_path / "w.tif").read_bytes()
