@@ -21,10 +21,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from geoseg.errors import InterruptedRunError
+from geoseg.errors import GeosegError, InterruptedRunError
 from geoseg.listener import Listener
 
 PROTOCOL = 1
+EXIT_INTERRUPTED = 130
 ProgressKind = Literal["auto", "json", "none"]
 # Progress events come at most this often; the last one always comes.
 EVENT_EVERY_S = 0.2
@@ -222,6 +223,25 @@ def listening(
         logger.removeHandler(handler)
         if isinstance(listener, TextListener):
             listener.close()
+
+
+@contextmanager
+def one_voice(*, first: bool) -> Iterator[None]:
+    """Leave the events of a distributed run to its first process.
+
+    Args:
+        first: whether this is that process. Another one ends without an event when it is stopped,
+            and otherwise says its error on stderr alone.
+    """
+    try:
+        yield
+    except GeosegError as error:
+        if first:
+            raise
+        if isinstance(error, InterruptedRunError):
+            sys.exit(EXIT_INTERRUPTED)
+        click.echo(f"geoseg: {error} (said by one of several processes)", err=True)
+        sys.exit(1)
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

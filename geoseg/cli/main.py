@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 import geoseg
-from geoseg.cli.events import error_event, wants_json
+from geoseg.cli.events import EXIT_INTERRUPTED, error_event, wants_json
 from geoseg.errors import GeosegError, InputError, InterruptedRunError, MachineError, UsageError
 
 COMMANDS = (
@@ -21,7 +21,6 @@ COMMANDS = (
 EXIT_USAGE = 2
 EXIT_INPUT = 3
 EXIT_MACHINE = 4
-EXIT_INTERRUPTED = 130
 
 
 class Commands(click.Group):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geoseg.cli.events import CommandListener, ProgressKind, listening
+from geoseg.cli.events import CommandListener, ProgressKind, listening, one_voice
 from geoseg.cli.options import FILE
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def carry_out(
     if not first:
         progress, watch_stdin = "none", False
     began = time.monotonic()
-    with listening(command, progress, watch_stdin=watch_stdin) as listener:
+    with (
+        one_voice(first=first),
+        listening(command, progress, watch_stdin=watch_stdin) as listener,
+    ):
         result = work(listener)
         if first:
             listener.result(
