@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 DTYPE_CODES = {
     "uint8": 0,
     "uint16": 1,

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from geoseg import _native
 from geoseg.errors import DiskFullError, MachineError, OutOfMemoryError
+from geoseg.vector.memory import check_memory
 from geoseg.vector.rows import Rows, strip_rows
 from geoseg.vector.sieve_reference import CHANGE, ReferenceSieve, SieveRules
 
@@ -53,6 +54,9 @@ class Sieve(Protocol):
     def add(self, rows: NDArray[np.int32], weights: NDArray[np.int64]) -> NDArray[np.void]:
         """Take the next rows; return the changes that are known by now."""
 
+    def held_bytes(self) -> int:
+        """Return about how much memory is held."""
+
 
 def sieve(
     rows: Rows,
@@ -64,6 +68,7 @@ def sieve(
     weights: NDArray[np.float64] | None = None,
     on_rows: Callable[[int], None] | None = None,
     block_rows: int | None = None,
+    max_bytes: int | None = None,
 ) -> Rows:
     """Return the map without specks and holes, by the rules above.
 
@@ -78,6 +83,7 @@ def sieve(
             to 1e-6; None: all alike.
         on_rows: told how many rows are done.
         block_rows: rows read at once; the result does not depend on it.
+        max_bytes: memory for the regions that are undecided at a time; None: any.
 
     Raises:
         OutOfMemoryError: the regions that are undecided at a time do not fit in memory.
@@ -97,6 +103,7 @@ def sieve(
         stop = min(start + step, rows.height)
         strip = np.ascontiguousarray(rows.read_rows(start, stop), np.int32)
         out.append(strip, worker.add(strip, units[start:stop]))
+        check_memory(worker.held_bytes(), max_bytes, f"specks undecided at row {stop:,}")
         if on_rows is not None:
             on_rows(stop)
     return out
@@ -141,6 +148,10 @@ class KernelSieve:
         changes = np.empty(count, CHANGE)
         self._lib.geoseg_sieve_take(self._handle, changes.ctypes.data)
         return changes
+
+    def held_bytes(self) -> int:
+        """Return about how much memory the undecided regions take."""
+        return int(self._lib.geoseg_sieve_bytes(self._handle))
 
 
 @dataclass
@@ -241,6 +252,8 @@ def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     lib.geoseg_sieve_add.argtypes = (pointer, pointer, pointer, size)
     lib.geoseg_sieve_take.restype = None
     lib.geoseg_sieve_take.argtypes = (pointer, pointer)
+    lib.geoseg_sieve_bytes.restype = size
+    lib.geoseg_sieve_bytes.argtypes = (pointer,)
     lib.geoseg_sieve_free.restype = None
     lib.geoseg_sieve_free.argtypes = (pointer,)
     return lib

@@ -136,6 +136,11 @@ class NativeTracer:
             squared=_copy(batch.squared, polygons, np.bool_),
         )
 
+    def held_bytes(self) -> int:
+        """Return about how much memory open borders and the last features take."""
+        self._lib.geoseg_polygons_bytes.restype = _SIZE
+        return int(self._lib.geoseg_polygons_bytes(_POINTER(self._handle)))
+
     def _square(self, xy: int, count: int, out: int) -> int:
         """Give the library the squared form of a ring; called from within it."""
         with self._held:

@@ -144,6 +144,7 @@ def _shape(source: ClassMap, ground: Ground, options: VectorOptions) -> ShapeOpt
         square_shift_px=_square_shift_m(ground) / width if square else 0.0,
         aspect=height / width,
         strip_rows=options.block_px or _rows_at_once(source, options.max_memory_bytes),
+        max_bytes=max(0, options.max_memory_bytes - START_BYTES) // 2,
     )
 
 
@@ -174,10 +175,11 @@ def _square_shift_m(ground: Ground) -> float:
 def _rows_at_once(source: ClassMap, max_memory_bytes: int) -> int:
     """Return how many rows are read at once within a memory budget."""
     row_bytes = source.width * PIXEL_BYTES
-    room = (max_memory_bytes - START_BYTES) // row_bytes
+    # The other half is for what is open.
+    room = (max_memory_bytes - START_BYTES) // 2 // row_bytes
     if room < 1:
         raise OutOfMemoryError(
-            f"expected at least {(START_BYTES + row_bytes) / 1e6:.0f} MB for rows of "
+            f"expected at least {(START_BYTES + 2 * row_bytes) / 1e6:.0f} MB for rows of "
             f"{source.width} px; --max-memory is {max_memory_bytes / 1e6:.0f} MB. Raise it."
         )
     return int(min(strip_rows(source.width), room))

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.vector.memory import check_memory
 from geoseg.vector.native import NativeTracer
 from geoseg.vector.rows import NODATA, ConfidenceRows, PolygonBatch, Rows, ShapeOptions
 from geoseg.vector.trace import ReferenceTracer
@@ -31,6 +32,9 @@ class Tracer(Protocol):
     def pop(self, most: int) -> PolygonBatch | None:
         """Return complete features."""
 
+    def held_bytes(self) -> int:
+        """Return about how much memory is held."""
+
 
 def iter_polygons(
     rows: Rows,
@@ -46,6 +50,9 @@ def iter_polygons(
         options: which classes, and what becomes of the outlines.
         confidence: a second raster on the same grid, averaged over each feature.
         on_rows: is told how many rows are done.
+
+    Raises:
+        OutOfMemoryError: the polygons that are open at a time need more than the options allow.
     """
     tracer = build_tracer(rows.height, rows.width, options)
     for start in range(0, rows.height, options.strip_rows):
@@ -55,6 +62,7 @@ def iter_polygons(
             wanted = np.isin(codes, [*options.classes, NODATA])
             codes = np.where(wanted, codes, np.int32(LEFT_OUT))
         tracer.add_rows(codes, None if confidence is None else confidence.read_rows(start, stop))
+        check_memory(tracer.held_bytes(), options.max_bytes, f"polygons open at row {stop:,}")
         if stop == rows.height:
             tracer.finish()
         while (batch := tracer.pop(MOST_FEATURES)) is not None:

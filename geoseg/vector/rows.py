@@ -49,6 +49,7 @@ class ShapeOptions:
         square_shift_px: greatest distance by which ``square`` moves an outline.
         aspect: height of a pixel on the ground in widths of one; distances are measured so.
         strip_rows: rows read at once; the result does not depend on it.
+        max_bytes: memory for what is open at a time; None: any.
     """
 
     connectivity: Literal[4, 8] = 4
@@ -60,6 +61,7 @@ class ShapeOptions:
     square_shift_px: float = 0.0
     aspect: float = 1.0
     strip_rows: int = 1024
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

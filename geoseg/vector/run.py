@@ -140,6 +140,7 @@ class _Run:
                     folder=self.folder,
                     on_rows=self._progress(0),
                     block_rows=plan.shape.strip_rows,
+                    max_bytes=plan.shape.max_bytes,
                 )
             confidence = None
             if self.confidence is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geoseg.vector.rows import NODATA
 
 CHANGE = np.dtype([("row", "<i4"), ("first", "<i4"), ("stop", "<i4"), ("class_id", "<i4")])
+REGION_BYTES = 1000  # of a region as Python holds it, with its runs and contacts
 NO_EDGE = 2**63 - 1
 
 
@@ -100,6 +101,10 @@ class ReferenceSieve:
     def undecided(self) -> int:
         """Regions whose runs and contacts are held."""
         return len(self._small)
+
+    def held_bytes(self) -> int:
+        """Return about how much memory the undecided regions take."""
+        return REGION_BYTES * len(self._small)
 
     def add(self, rows: NDArray[np.int32], weights: NDArray[np.int64]) -> NDArray[np.void]:
         """Return the changes, of CHANGE, that the next rows make known, in any row so far.

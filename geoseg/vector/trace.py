@@ -14,6 +14,7 @@ from geoseg.vector.simplify import simplify_border
 from geoseg.vector.smooth import draw_border, mark_rounded
 from geoseg.vector.square import square_outline
 
+NODE_BYTES = 600  # of a node as Python holds it, with its lists
 MOST_POINTS = 1024  # of an outline that is compared with squared ones point by point
 
 
@@ -74,6 +75,10 @@ class ReferenceTracer:
             if len(lists.class_id) == most:
                 break
         return lists.as_batch() if lists.class_id else None
+
+    def held_bytes(self) -> int:
+        """Return about how much memory open borders take."""
+        return NODE_BYTES * len(self.graph.nodes)
 
     def _write(self, feature: int, lists: _Lists) -> None:
         graph = self.graph

@@ -91,6 +91,12 @@ class BorderGraph {
         return &rows[y - first_row];
     }
 
+    std::size_t bytes() const {
+        // Each node is also listed in its row.
+        return nodes.capacity() * (sizeof(Node) + sizeof(std::pair<int32_t, int32_t>)) +
+               labels.capacity() * sizeof(Label) + start_pool.capacity() * sizeof(Start);
+    }
+
     std::vector<Node> nodes;
     std::vector<Label> labels;
     std::vector<Start> start_pool;

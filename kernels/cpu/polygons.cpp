@@ -29,6 +29,7 @@ class Tracer {
     }
     void finish() { graph.finish(); }
     int64_t pop(int64_t most, geoseg_polygon_batch &batch);
+    int64_t bytes() const;
 
   private:
     void write(int32_t feature);
@@ -85,6 +86,16 @@ int64_t Tracer::pop(int64_t most, geoseg_polygon_batch &batch) {
     batch.feature_offsets = feature_offsets.data();
     batch.squared = squared.data();
     return batch.features;
+}
+
+template <class T> static size_t bytes_of(const std::vector<T> &values) {
+    return values.capacity() * sizeof(T);
+}
+
+int64_t Tracer::bytes() const {
+    size_t bytes = graph.bytes() + bytes_of(xy) + bytes_of(ring_offsets) + bytes_of(drawn);
+    for (const Outline &outline : outlines) bytes += bytes_of(outline);
+    return static_cast<int64_t>(bytes);
 }
 
 void Tracer::write(int32_t feature) {
@@ -318,6 +329,10 @@ int32_t geoseg_polygons_finish(void *handle) {
         static_cast<Tracer *>(handle)->finish();
         return int64_t(0);
     }));
+}
+
+int64_t geoseg_polygons_bytes(const void *handle) {
+    return static_cast<const Tracer *>(handle)->bytes();
 }
 
 int64_t geoseg_polygons_pop(void *handle, int64_t most, geoseg_polygon_batch *batch) {

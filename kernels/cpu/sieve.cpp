@@ -325,6 +325,14 @@ struct geoseg_sieve {
         changes_.clear();
     }
 
+    int64_t bytes() const {
+        const size_t bytes = (above_.capacity() + pieces_.capacity()) * sizeof(Piece) +
+                             regions_.capacity() * sizeof(Region) + runs_.capacity() * sizeof(Run) +
+                             borders_.capacity() * sizeof(Border) +
+                             changes_.capacity() * sizeof(geoseg_sieve_change);
+        return static_cast<int64_t>(bytes);
+    }
+
   private:
     int64_t records() const {
         return static_cast<int64_t>(regions_.size() + runs_.size() + borders_.size());
@@ -518,5 +526,7 @@ int64_t geoseg_sieve_add(geoseg_sieve *sieve, const int32_t *rows, const int64_t
 }
 
 void geoseg_sieve_take(geoseg_sieve *sieve, geoseg_sieve_change *changes) { sieve->take(changes); }
+
+int64_t geoseg_sieve_bytes(const geoseg_sieve *sieve) { return sieve->bytes(); }
 
 void geoseg_sieve_free(geoseg_sieve *sieve) { delete sieve; }

@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 /* Changes with any signature below; the Python side refuses another one. */
-#define GEOSEG_ABI_VERSION 3
+#define GEOSEG_ABI_VERSION 4
 
 enum geoseg_dtype {
     GEOSEG_UINT8 = 0,

@@ -34,6 +34,9 @@ GEOSEG_API int64_t geoseg_sieve_add(struct geoseg_sieve *sieve, const int32_t *r
 /* Moves the known changes, as many as geoseg_sieve_add said, into `changes`. */
 GEOSEG_API void geoseg_sieve_take(struct geoseg_sieve *sieve, struct geoseg_sieve_change *changes);
 
+/* Returns how many bytes the regions that are undecided take, about. */
+GEOSEG_API int64_t geoseg_sieve_bytes(const struct geoseg_sieve *sieve);
+
 GEOSEG_API void geoseg_sieve_free(struct geoseg_sieve *sieve);
 
 #ifdef __cplusplus

@@ -58,6 +58,9 @@ GEOSEG_API int32_t geoseg_polygons_finish(void *handle);
 GEOSEG_API int64_t geoseg_polygons_pop(
     void *handle, int64_t most, struct geoseg_polygon_batch *batch);
 
+/* Returns how many bytes the borders and features that are held take, about. */
+GEOSEG_API int64_t geoseg_polygons_bytes(const void *handle);
+
 #ifdef __cplusplus
 }
 #endif

@@ -330,6 +330,15 @@ def test_what_cannot_be_is_refused(make_map, tmp_path):
     assert list(tmp_path.glob("layer*")) == []
 
 
+@pytest.mark.parametrize(("min_area_m2", "what"), [(0, "polygons open"), (1e6, "specks undecided")])
+def test_what_is_open_keeps_to_the_memory_given(make_map, tmp_path, min_area_m2, what):
+    noise = np.random.default_rng(0).integers(0, 2, (400, 400)).astype(np.uint8)
+    options = VectorOptions(max_memory_bytes=256 * 10**6, min_area_m2=min_area_m2)
+    with pytest.raises(OutOfMemoryError, match=f"{what} at row .* at most 3 MB .*Raise --max-mem"):
+        vectorize_raster(make_map(noise), tmp_path / "layer.gpkg", options=options)
+    assert list(tmp_path.glob("*layer*")) == []
+
+
 def test_an_interrupted_run_leaves_nothing(make_map, tmp_path):
     class Stops(Listener):
         def progress(self, done, total, pixels):
