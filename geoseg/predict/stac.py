@@ -1,6 +1,7 @@
 """A STAC item as input: which of its assets hold the model's bands."""
 
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -77,6 +78,8 @@ def _read_item(name: str) -> Any:
         *(OSError, ValueError, KeyError, TypeError, AttributeError),
         *(pystac.STACError, pystac.STACTypeError),
     ) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the answer, too
         raise InputError(
             f"{name!r}: expected a raster or a STAC item; got neither ({_reason(error)}). "
             "Give an item, or a raster."

@@ -8,15 +8,16 @@ import pytest
 import rasterio
 import torch
 
+import geoseg
 from geoseg.checkpoint import load_model, save_model
 from geoseg.export import ExportOptions, ExportReport, export_model
 from geoseg.models import create_model
 from geoseg.segmenter import Segmenter
 from geoseg.spec import Architecture, BandSpec, ModelSpec, TileSpec
-from tests.conftest import ROOT, make_spec
+from tests.conftest import make_spec
 
 SIZES = {"segnext_t": 64, "segman_t": 224}
-SCENE = ROOT / "geoseg" / "assets" / "banepa_scene.tif"
+SCENE = Path(geoseg.__file__).parent / "assets" / "banepa_scene.tif"  # of what is installed
 BANDS = (
     BandSpec("red", 113.6, 49.7),
     BandSpec("green", 113.6, 43.5),
