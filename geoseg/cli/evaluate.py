@@ -50,7 +50,11 @@ RASTER_DEFAULTS = ("auto", "none")
 @click.argument("model")
 @click.argument("target", metavar="RASTER|CONFIG")
 @click.argument("overrides", metavar="[KEY.SUB=VALUE]...", nargs=-1)
-@click.option("--labels", type=FILE, help="Of RASTER: a raster of class ids, or polygons.")
+@click.option(
+    "--labels",
+    type=FILE,
+    help="Of RASTER: polygons, or a raster of class ids or of the classes' colours.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -66,7 +70,9 @@ RASTER_DEFAULTS = ("auto", "none")
 @click.option("--class-field", help="Field of the polygons that holds a class id or name.")
 @click.option("--background", help="Class of ground outside of the polygons [default: not scored].")
 @click.option(
-    "--ignore", multiple=True, help="Class or label value that is not scored; repeatable."
+    "--ignore",
+    multiple=True,
+    help="Class, label value or colour '#RRGGBB' that is not scored; repeatable.",
 )
 @click.option("--cell-size", "cell_m", type=float, help="Side of the cells of cells.gpkg, metres.")
 @click.option(

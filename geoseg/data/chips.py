@@ -278,6 +278,12 @@ def scenes_of(chips: Sequence[Chip]) -> list[tuple[str, list[Chip]]]:
     return [(scene, list(group)) for scene, group in groups]
 
 
+def palette_of(name: str) -> dict[int, tuple[int, ...]]:
+    """Return the palette of a raster's first band: red, green, blue, alpha of each value."""
+    with chip_environment(name), open_raster(name) as dataset:
+        return _palette(dataset) or {}
+
+
 def _box(window: Window | None) -> RasterioWindow | None:
     if window is None:
         return None

@@ -80,7 +80,7 @@ class LabelRule:
         Arguments and errors as for `encode`.
         """
         bands = values if values.ndim == 3 else values[None]
-        rule = self._with_nodata(nodata)
+        rule = self.with_nodata(nodata)
         keys = _as_colors(bands, name, palette) if self.as_colors else _as_ids(bands, name)
         mask = _look_up(keys, rule.table)
         if self.as_colors and len(bands) in {2, 4}:
@@ -114,7 +114,7 @@ class LabelRule:
         """Return a file value as people write it: an id, or #RRGGBB."""
         return f"#{value:06X}" if self.as_colors else str(value)
 
-    def _with_nodata(self, nodata: float | None) -> "LabelRule":
+    def with_nodata(self, nodata: float | None) -> "LabelRule":
         """Return the rule for a file that declares a nodata value."""
         if nodata is None or self.as_colors or not float(nodata).is_integer():
             return self
@@ -263,6 +263,8 @@ def _palette_colors(palette: Palette) -> NDArray[np.int32]:
 
 def _look_up(keys: NDArray[np.integer], table: tuple[tuple[int, int], ...]) -> Mask:
     """Return the table's entry for each key, or UNKNOWN."""
+    if not table:
+        return np.full(keys.shape, UNKNOWN, np.uint8)
     if keys.dtype == np.int64:  # any integer: a list to search instead of a table to index
         known, channels = np.array(sorted(table), np.int64).T
         place = np.searchsorted(known, keys).clip(max=len(known) - 1)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -148,11 +148,19 @@ def read_image(pool: HandlePool, file: ImageFile, grid: PatchGrid) -> tuple[Floa
     return _cut(pool, file, window)
 
 
-def read_label(pool: HandlePool, file: LabelFile, grid: PatchGrid) -> Mask:
+def read_label(
+    pool: HandlePool, file: LabelFile, grid: PatchGrid, *, unknown: Counter[int] | None = None
+) -> Mask:
     """Return the channel index of each pixel, or IGNORE, uint8 (H, W).
 
     A pixel has the label that its centre lies in, whatever CRS, resolution and direction the two
     have. Overviews, which may be averages, are never read.
+
+    Args:
+        pool: of open files.
+        file: the labels.
+        grid: to read them on.
+        unknown: adds up the pixels of values without a class; None: such a value is an error.
 
     Raises:
         InputError: the file cannot be read, or a value has no class.
@@ -165,11 +173,11 @@ def read_label(pool: HandlePool, file: LabelFile, grid: PatchGrid) -> Mask:
         there = np.flatnonzero((cols[0] >= 0) & (cols[0] < own.width))
         if len(here) and len(there):
             part = slice(here[0], here[-1] + 1), slice(there[0], there[-1] + 1)
-            mask[part] = _labels_at(pool, file, rows[here], cols[:, there])
+            mask[part] = _labels_at(pool, file, rows[here], cols[:, there], unknown)
         return mask
     inside = (rows >= 0) & (rows < own.height) & (cols >= 0) & (cols < own.width)
     if inside.any():
-        mask[inside] = _labels_at(pool, file, rows[inside], cols[inside])[0]
+        mask[inside] = _labels_at(pool, file, rows[inside], cols[inside], unknown)[0]
     return mask
 
 
@@ -244,7 +252,13 @@ def _interpolated(pool: HandlePool, file: ImageFile, grid: PatchGrid) -> tuple[F
     return values, valid
 
 
-def _labels_at(pool: HandlePool, file: LabelFile, rows: Indexes, cols: Indexes) -> Mask:
+def _labels_at(
+    pool: HandlePool,
+    file: LabelFile,
+    rows: Indexes,
+    cols: Indexes,
+    unknown: Counter[int] | None,
+) -> Mask:
     """Return labels of a raster's pixels: of rows (H, 1) and columns (1, W), or of pairs (N,).
 
     Returns:
@@ -266,7 +280,12 @@ def _labels_at(pool: HandlePool, file: LabelFile, rows: Indexes, cols: Indexes) 
             ) from error
     # Picked before they are looked up: a coarse grid takes few of the pixels that it reads.
     values = _pick(values, rows - row, cols - col)
-    mask = file.rule.encode(values, name, palette=palette, nodata=file.info.nodata[0])
+    nodata = file.info.nodata[0]
+    if unknown is None:
+        mask = file.rule.encode(values, name, palette=palette, nodata=nodata)
+    else:
+        mask, found = file.rule.try_encode(values, name, palette=palette, nodata=nodata)
+        unknown.update(found)
     if known is not None:
         mask[_pick(known[None], rows - row, cols - col)[0] == 0] = IGNORE
     return mask

@@ -17,12 +17,14 @@ from rasterio.warp import transform_bounds
 
 from geoseg.config.run import DataConfig
 from geoseg.data.label_polygons import VECTOR_SUFFIXES, LabelPolygons, load_label_polygons
-from geoseg.data.labels import Mask, make_rule
+from geoseg.data.labels import Mask, make_rule, parse_color
 from geoseg.data.patch_reader import HandlePool, grid_of, read_label
 from geoseg.data.patches import PatchGrid
 from geoseg.data.sample import IGNORE
-from geoseg.data.scenes import describe_labels
+from geoseg.data.scenes import describe_raster
 from geoseg.errors import GeoreferenceError, InputError, UsageError
+from geoseg.evaluate.label_values import ColorTable, read_values
+from geoseg.listener import Listener
 from geoseg.raster.gdal import GDAL_ERRORS, cause_of
 from geoseg.spec import ClassSpec
 from geoseg.types import BBox, Window
@@ -36,6 +38,10 @@ OPTION_OF = {
     "data.classes": "the model's classes",
     "the imagery": "the map",
     "imagery": "map",
+    " (in quotes, in YAML)": "",
+    "Set data.labels_as: colors if the mask shows its classes by colour, or save one band.": (
+        "Save one band of class ids, or colours as three bands of uint8."
+    ),
 }
 
 
@@ -47,7 +53,7 @@ class LabelOptions:
         class_field: attribute of polygons that holds a class id or name; None: all polygons are of
             the model's only class besides the background.
         background: class (id or name) of ground outside of all polygons; None: not scored.
-        ignore: ids or names that are not scored.
+        ignore: ids, names or colours ``#RRGGBB`` that are not scored.
         ignore_index: likewise, of rasters; as the model's record says.
     """
 
@@ -71,15 +77,21 @@ class MapLabels(Protocol):
 
 
 def open_labels(
-    path: Path, grid: PatchGrid, classes: Sequence[ClassSpec], options: LabelOptions
+    path: Path,
+    grid: PatchGrid,
+    classes: Sequence[ClassSpec],
+    options: LabelOptions,
+    *,
+    listener: Listener | None = None,
 ) -> MapLabels:
-    """Return labels on the grid of a map.
+    """Return labels on the grid of a map; every value of a raster is checked.
 
     Args:
-        path: a raster of class ids, or polygons.
+        path: a raster of class ids or of the classes' colours, or polygons.
         grid: of the map.
         classes: of the model; channel k is ``classes[k]``.
         options: what the labels mean.
+        listener: may stop the check.
 
     Raises:
         InputError: unreadable, elsewhere than the map, or of other classes than the model's.
@@ -88,27 +100,38 @@ def open_labels(
     with _in_options():
         if path.suffix.lower() in VECTOR_SUFFIXES:
             return VectorLabels(path, grid, classes, options)
-        return RasterLabels(path, grid, classes, options)
+        return RasterLabels(path, grid, classes, options, listener or Listener())
 
 
 class RasterLabels:
-    """Labels from a raster of class ids; see `open_labels`."""
-
-    note = ""
+    """Labels from a raster of class ids, or of the classes' colours; see `open_labels`."""
 
     def __init__(
-        self, path: Path, grid: PatchGrid, classes: Sequence[ClassSpec], options: LabelOptions
+        self,
+        path: Path,
+        grid: PatchGrid,
+        classes: Sequence[ClassSpec],
+        options: LabelOptions,
+        listener: Listener,
     ) -> None:
         for option in ("class_field", "background"):
             if getattr(options, option) is not None:
                 name = "--" + option.replace("_", "-")
                 raise UsageError(f"{name} is for polygons; the labels {str(path)!r} are a raster.")
         self._ignored, others = _split_ignored(options.ignore, classes)
-        rule = make_rule(_data_config(options, others, None), classes)
-        self._file = describe_labels([str(path)], rule)[str(path)]
-        own = grid_of(self._file.info)
+        values, colors = _split_colors(others)
+        rule = make_rule(_data_config(options, values, None), classes)
+        own = grid_of(describe_raster(str(path)))
         _check_crs(own.crs, grid.crs, str(path))
+        _check_size(own, grid, str(path))
         check_overlap(_bounds_in(own, grid.crs, str(path)), grid, str(path))
+        self._file, self.note = read_values(
+            str(path),
+            grid,
+            rule,
+            ColorTable(tuple(classes), colors),
+            check=listener.check,
+        )
         self._grid = grid
         self._pool = HandlePool()
 
@@ -200,9 +223,24 @@ def _split_ignored(
     ignore: tuple[int | str, ...], classes: Sequence[ClassSpec]
 ) -> tuple[list[int], tuple[int | str, ...]]:
     """Return the channels among what is not scored, and the rest, which is no class."""
-    found = {entry: find_class(entry, classes) for entry in ignore}
+    colors = {c.color.casefold(): k for k, c in enumerate(classes)}
+    found = {e: find_class(e, classes) for e in ignore}
+    found |= {e: colors.get(str(e).casefold()) for e, k in found.items() if k is None}
     channels = [channel for channel in found.values() if channel is not None]
     return channels, tuple(entry for entry, channel in found.items() if channel is None)
+
+
+def _split_colors(ignore: Sequence[int | str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the label values and the colours among what is not scored and no class."""
+    values = tuple(entry for entry in ignore if isinstance(entry, int))
+    texts = [entry for entry in ignore if isinstance(entry, str)]
+    for text in texts:
+        if not text.startswith("#"):
+            raise UsageError(
+                "--ignore: expected a class, or of a label raster a value or a colour '#RRGGBB'; "
+                f"got {text!r}."
+            )
+    return values, tuple(map(parse_color, texts))
 
 
 def _without(mask: Mask, ignored: Sequence[int]) -> Mask:
@@ -231,6 +269,18 @@ def _check_crs(own: str, wanted: str, name: str) -> None:
     raise GeoreferenceError(
         f"expected a CRS in both labels and map; {lacking} has none and {has} has one. Assign it, "
         "for example with gdal_translate -a_srs EPSG:CODE or ogr2ogr -a_srs EPSG:CODE."
+    )
+
+
+def _check_size(own: PatchGrid, grid: PatchGrid, name: str) -> None:
+    """Raise an InputError for labels that only their pixels place, and that have others."""
+    is_placed = not (own.transform.is_identity or grid.transform.is_identity)
+    if grid.crs or is_placed or (own.height, own.width) == (grid.height, grid.width):
+        return
+    raise InputError(
+        f"expected labels of {grid.width} x {grid.height} px like the map, as neither has a CRS; "
+        f"{name!r} has {own.width} x {own.height}. Give the labels of this raster, or give both "
+        "their CRS and transform."
     )
 
 

@@ -62,7 +62,7 @@ def evaluate_raster(
     Args:
         model: as for `predict_raster`.
         raster: anything that rasterio opens.
-        labels: raster of class ids, or polygons.
+        labels: raster of class ids or of the classes' colours, or polygons.
         out_dir: folder for ``class_map.tif``, ``error_map.tif``, ``errors.gpkg``, ``cells.gpkg``,
             ``metrics.json`` and ``report.html``.
         options: how; None: as the model advises.
@@ -86,7 +86,9 @@ def evaluate_raster(
     )
     spec = segmenter.spec
     with quiet_georeference():
-        setting = plan_evaluation(spec, str(raster), Path(labels), options)
+        setting = plan_evaluation(spec, str(raster), Path(labels), options, listener=listener)
+        if setting.labels.note:
+            listener.log("info", setting.labels.note)
         prepare(outputs, setting.inputs, options)
         sample = PixelSample(spec.num_classes, views=len(VIEWS[options.predict.tta]))
         predict_raster(

@@ -17,6 +17,7 @@ from geoseg.evaluate.labels import MapLabels, open_labels
 from geoseg.evaluate.options import EvaluateOptions
 from geoseg.evaluate.points import SamplePoints, load_points
 from geoseg.evaluate.scene import ClassMap
+from geoseg.listener import Listener
 from geoseg.predict.area import load_area
 from geoseg.predict.place import check_georeference, choose_crop
 from geoseg.raster.georef import local_gsd
@@ -88,9 +89,14 @@ class Setting:
 
 
 def plan_evaluation(
-    spec: ModelSpec, raster: str, labels: Path, options: EvaluateOptions
+    spec: ModelSpec,
+    raster: str,
+    labels: Path,
+    options: EvaluateOptions,
+    *,
+    listener: Listener | None = None,
 ) -> Setting:
-    """Check raster, labels and points against a model; reads headers and vectors only.
+    """Check raster, labels and points against a model; of the raster only its header is read.
 
     Raises:
         InputError: they do not fit each other.
@@ -110,7 +116,7 @@ def plan_evaluation(
     crop = choose_crop(info, predict, area)
     grid = grid_of(info).part(crop)
     rule = dataclasses.replace(options.labels, ignore_index=spec.ignore_index)
-    on_map = open_labels(labels, grid, spec.classes, rule)
+    on_map = open_labels(labels, grid, spec.classes, rule, listener=listener)
     points = load_points(options.points, grid.crs, spec.classes) if options.points else None
     cell_m = choose_cell_m(grid, options.cell_m) if grid.crs else float("nan")
     notes = [on_map.note] if on_map.note else []

@@ -316,9 +316,57 @@ def test_misfits_are_found_before_the_prediction(image, truth, tmp_path, make_ra
 
 def test_labels_that_are_all_left_out_are_an_error(image, tmp_path, make_raster):
     empty = make_raster(np.full(SHAPE, 255, np.uint8), "empty.tif")
-    with pytest.raises(InputError, match="no pixel has both"):
+    with pytest.raises(InputError, match=r"no pixel of '.*empty.tif' there has one that is scored"):
         evaluate_raster(model(), image, empty, tmp_path / "eval")
+    assert not (tmp_path / "eval").exists()
+
+
+def test_labels_where_the_map_has_no_answer_are_an_error(image, tmp_path, make_raster):
+    values = np.full(SHAPE, 255, np.uint8)
+    values[:8, :8] = 1
+    labels = make_raster(values, "labels.tif")
+    with pytest.raises(InputError, match="no pixel has both"):
+        evaluate_raster(model(), image, labels, tmp_path / "eval")
     assert not (tmp_path / "eval" / "error_map.tif").exists()
+
+
+@pytest.mark.parametrize("kind", ["id", "bands", "color"])
+def test_a_fault_of_the_labels_leaves_nothing_behind(image, truth, tmp_path, make_raster, kind):
+    values = {
+        "id": np.where(np.arange(130) < 129, truth, 9).astype(np.uint8),
+        "bands": np.stack([truth, truth + 1]),
+        "color": np.stack([truth, truth + 1, truth]),
+    }[kind]
+    said = {
+        "id": r"expected class ids 0, 1, 2, 3; got 9 \(90 px\)",
+        "bands": r"got 2 bands that differ. Save one band of class ids, or colours as three bands",
+        "color": r"expected labels in the colours of the model's classes, #000040 class 0",
+    }[kind]
+    with pytest.raises(InputError, match=said):
+        evaluate_raster(model(), image, make_raster(values, "bad.tif"), tmp_path / "eval")
+    assert not (tmp_path / "eval").exists()
+    evaluate_raster(model(), image, make_raster(truth, "labels.tif"), tmp_path / "eval")
+
+
+def test_labels_read_by_colours_are_said_and_score_as_their_ids(
+    image, labels, truth, tmp_path, make_raster
+):
+    colors = [[0, 0, 64], [37, 91, 64], [74, 182, 64], [111, 17, 64]]  # of the model's classes
+    shown = np.array(colors, np.uint8)[truth].transpose(2, 0, 1)
+    shown[:, 40:60] = 0
+    said = []
+
+    class Hears(Listener):
+        def log(self, level, message):
+            said.append((level, message))
+
+    by_color = make_raster(shown, "colors.tif")
+    record = evaluate_raster(model(), image, by_color, tmp_path / "a", listener=Hears())
+    note = "the labels are read by the colours of the classes; not scored: #000000 (2600 px)"
+    assert said[0] == ("info", note)
+    assert note in record.notes
+    by_id = evaluate_raster(model(), image, labels, tmp_path / "b")
+    assert record.confusion == by_id.confusion
 
 
 def test_a_scene_without_a_place_has_neither_cells_nor_areas(truth, tmp_path, make_raster):
