@@ -52,7 +52,7 @@ from geoseg.types import BandIndexes
     type=click.FloatRange(0, 0.9),
     default=0.2,
     show_default=True,
-    help="Share of the polygons that is scored and not taught.",
+    help="Share of the polygons, or of a label raster's ground, that is scored and not taught.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything random.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N, mps.")
@@ -93,7 +93,7 @@ def command(  # one parameter an option
 
     LABELS: polygons with a class field, or a raster of class ids. Ground without a label is
     ignored. Labels that are all classes of the model improve those; others make a model of the
-    labels' classes. A share of the polygons is held out, and scored before and after.
+    labels' classes. A share of the labels is held out, and scored before and after.
 
     \b
     geoseg finetune demo-buildings-banepa ortho.tif drawn.gpkg mine.safetensors --class-field class
@@ -122,12 +122,14 @@ def command(  # one parameter an option
     began = time.monotonic()
     with listening("finetune", progress, watch_stdin=watch_stdin) as listener:
         result = finetune(model, raster, labels, out, options=options, listener=listener)
-        listener.log("info", score_sentence(result.held_out, result.before, result.after))
+        said = score_sentence(result.held_out, result.unit, result.before, result.after)
+        listener.log("info", said)
         listener.result(
             {
                 "outputs": {"model": str(result.model)},
                 "classes": [c.name for c in result.classes],
-                "held_out_polygons": result.held_out,
+                "held_out_polygons": result.held_out if result.unit == "polygons" else 0,
+                "held_out_cells": result.held_out if result.unit == "cells" else 0,
                 "before": result.before,
                 "after": result.after,
                 "seconds": round(time.monotonic() - began, 3),
@@ -136,12 +138,12 @@ def command(  # one parameter an option
 
 
 def score_sentence(
-    held_out: int, before: dict[str, Any] | None, after: dict[str, Any] | None
+    held_out: int, unit: str, before: dict[str, Any] | None, after: dict[str, Any] | None
 ) -> str:
-    """Return what the held-out polygons say of the new model."""
+    """Return what the held-out labels say of the new model."""
     if after is None:
-        return "no polygons were held out: look at the map to judge the model"
-    said = f"pixels of {held_out} held-out polygons right: " if held_out else "held-out cells: "
+        return f"no {unit} were held out: look at the map to judge the model"
+    said = f"pixels of {held_out} held-out {unit} right: "
     if before is not None:
         said += f"{before['accuracy']:.1%} before, "
     said += f"{after['accuracy']:.1%} after"

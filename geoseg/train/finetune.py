@@ -3,19 +3,29 @@
 import logging
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import geopandas
 import torch
 from torch import nn
 
 from geoseg.checkpoint import find_model, load_network, save_model
 from geoseg.config import PredictOptions
-from geoseg.config.run import RunConfig
+from geoseg.config.run import DataConfig, FilesConfig, RunConfig
 from geoseg.data.build import build_split
-from geoseg.errors import GeoreferenceError, InputError, OutputExistsError, UsageError
+from geoseg.data.label_polygons import VECTOR_SUFFIXES
+from geoseg.data.sample import IGNORE
+from geoseg.data.scenes import describe_images
+from geoseg.errors import (
+    GeoreferenceError,
+    InputError,
+    InterruptedRunError,
+    OutputExistsError,
+    UsageError,
+)
 from geoseg.evaluate.metrics import ConfusionMatrix, scores
 from geoseg.evaluate.protocol import infer_benchmark
 from geoseg.listener import Listener
@@ -26,15 +36,22 @@ from geoseg.raster.info import RasterInfo
 from geoseg.segmenter import Segmenter
 from geoseg.spec import ClassSpec, ModelSpec
 from geoseg.train.checkpoints import LAST
-from geoseg.train.finetune_plan import FinetuneOptions, plan_data, plan_run, write_labels
-from geoseg.train.lesson import CLASS_FIELD, Lesson, read_lesson
+from geoseg.train.finetune_plan import (
+    RUN,
+    FinetuneOptions,
+    plan_data,
+    plan_run,
+    with_files,
+    write_labels,
+)
+from geoseg.train.lesson import Lesson, read_lesson
+from geoseg.train.lesson_raster import RasterLesson, read_raster_lesson, write_cells
 from geoseg.train.run import train
 from geoseg.train.start import LAST_LAYER
 from geoseg.types import Window
 
 logger = logging.getLogger(__name__)
 
-VECTOR_SUFFIXES = {".gpkg", ".shp", ".geojson", ".json", ".fgb", ".parquet", ".kml", ".gml"}
 # A model that was taught on a raster is trusted this far around its resolution.
 GSD_TOLERANCE = 1.25
 
@@ -46,10 +63,11 @@ class FinetuneResult:
     Attributes:
         model: the file.
         classes: of its maps.
-        held_out: number of polygons that were scored.
+        held_out: number of polygons, or of cells of a label raster, that were scored.
         before: scores of the given model on them; None where its classes were others, or none
             were held out.
         after: scores of the new model; None where none were held out.
+        unit: what ``held_out`` counts.
     """
 
     model: Path
@@ -57,6 +75,7 @@ class FinetuneResult:
     held_out: int
     before: dict[str, float] | None
     after: dict[str, float] | None
+    unit: Literal["polygons", "cells"] = "polygons"
 
 
 def finetune(
@@ -87,28 +106,28 @@ def finetune(
     folder = _choose_folder(out, options)
     network, spec = load_network(find_model(model))
     spec, scaling = _check_raster(spec, str(raster), options)
-    lesson = _read_labels(Path(labels), spec, options)
-    _open_run(folder, options)
+    data = plan_data(spec, scaling, options)
+    lesson = _read_labels(Path(labels), str(raster), spec, data, options)
     for note in lesson.notes:
         listener.log("info", note)
-    start = _write_start(network, spec, lesson.classes, folder)
-    files = write_labels(lesson, str(raster), Path(labels), folder)
-    config = plan_run(
-        start, spec, plan_data(spec, lesson.classes, files, scaling, options), options
-    )
-    before = None
-    if config.data.val is not None and lesson.classes == spec.classes:
-        before = _score(network, spec, config)
-    # A run that was stopped before its first checkpoint has nothing to go on with.
-    goes_on = options.resume and (Path(config.out) / LAST).exists()
-    result = train(
-        config,
-        resume=goes_on,
-        overwrite=not goes_on,
-        device=options.device,
-        listener=listener,
-        warn_of_leaks=False,  # polygons of the same scene are held out, which the lesson says
-    )
+    with _run_folder(folder, options):
+        start = _write_start(network, spec, lesson.classes, folder)
+        files = _write_labels(lesson, str(raster), folder)
+        config = plan_run(start, spec, with_files(data, files, lesson.classes), options)
+        before = None
+        if config.data.val is not None:
+            _check_held_out(config)
+            before = _score(network, spec, config) if lesson.classes == spec.classes else None
+        # A run that was stopped before its first checkpoint has nothing to go on with.
+        goes_on = options.resume and (Path(config.out) / LAST).exists()
+        result = train(
+            config,
+            resume=goes_on,
+            overwrite=not goes_on,
+            device=options.device,
+            listener=listener,
+            warn_of_leaks=False,  # ground of the same scene is held out, which the lesson says
+        )
     taught, record = load_network(result.model)
     after = _score(taught, record, config) if config.data.val is not None else None
     taught_on = f"{Path(raster).name} with {Path(labels).name}"
@@ -125,6 +144,9 @@ def finetune(
     )
     save_model(out, taught, record)
     shutil.rmtree(folder)
+    if isinstance(lesson, RasterLesson):
+        cells = int(lesson.held_out.sum())
+        return FinetuneResult(out, record.classes, cells, before, after, "cells")
     return FinetuneResult(out, record.classes, len(lesson.held_out), before, after)
 
 
@@ -145,10 +167,20 @@ def _choose_folder(out: Path, options: FinetuneOptions) -> Path:
     return folder
 
 
-def _open_run(folder: Path, options: FinetuneOptions) -> None:
+@contextmanager
+def _run_folder(folder: Path, options: FinetuneOptions) -> Iterator[None]:
+    """Make the folder of a run; a fault before there is anything to go on with removes it."""
     if options.overwrite and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except InterruptedRunError:
+        raise
+    except Exception:
+        if not (folder / RUN / LAST).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _check_raster(
@@ -188,24 +220,48 @@ def _gsd_m(info: RasterInfo) -> float | None:
     return None if gsd_m is None else float((gsd_m[0] * gsd_m[1]) ** 0.5)
 
 
-def _read_labels(labels: Path, spec: ModelSpec, options: FinetuneOptions) -> Lesson:
+def _read_labels(
+    labels: Path, raster: str, spec: ModelSpec, data: DataConfig, options: FinetuneOptions
+) -> Lesson | RasterLesson:
+    """Return what the labels teach, checked against model and raster; writes nothing."""
+    if not Path(raster).is_file():
+        raise InputError(
+            f"expected RASTER to be a file, which training reads many times; got {raster!r}. Copy "
+            "it to this machine first (gdal_translate)."
+        )
+    image = describe_images([raster], data)[raster]
     if labels.suffix.lower() in VECTOR_SUFFIXES:
         return read_lesson(
             labels,
             spec.classes,
+            ground=image.grid,
             class_field=options.class_field,
             complete=options.complete,
             background=options.background,
             hold_out=options.hold_out,
             seed=options.seed,
         )
-    if options.class_field is not None or options.complete is not None:
-        raise UsageError(
-            "--class-field and --complete are for polygons; a label raster holds class ids, and "
-            "its nodata is what has no label."
-        )
-    empty = geopandas.GeoDataFrame({CLASS_FIELD: []}, geometry=[])
-    return Lesson(spec.classes, empty, empty, ())
+    for name in ("class_field", "complete", "background"):
+        if getattr(options, name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for polygons; the labels {str(labels)!r} are a "
+                "raster, which holds class ids, and whose nodata is what has no label."
+            )
+    return read_raster_lesson(
+        labels,
+        image,
+        spec.classes,
+        data,
+        largest_px=spec.tile.size_px,
+        hold_out=options.hold_out,
+        seed=options.seed,
+    )
+
+
+def _write_labels(lesson: Lesson | RasterLesson, raster: str, folder: Path) -> list[FilesConfig]:
+    if isinstance(lesson, RasterLesson):
+        return write_cells(lesson, folder)
+    return write_labels(lesson, raster, folder)
 
 
 def _write_start(
@@ -234,9 +290,20 @@ def _write_start(
     return save_model(path, wanted, replace(spec, classes=classes, metrics={}, precision={}))
 
 
+def _check_held_out(config: RunConfig) -> None:
+    """Raise unless something can be scored: better said before the lesson than after it."""
+    split = build_split(config.data, "val", patch_px=config.evaluation.crop_px)
+    assert split.sampler is not None
+    if not any((split.dataset[item]["mask"] != IGNORE).any() for item in split.sampler):
+        raise InputError(
+            "the held-out labels cover no pixel centre with values of the raster. Check the "
+            "labels' CRS, draw larger polygons, or give --hold-out 0."
+        )
+
+
 @torch.inference_mode()
 def _score(network: nn.Module, spec: ModelSpec, config: RunConfig) -> dict[str, float]:
-    """Return scores on the held-out polygons."""
+    """Return scores on what is held out."""
     split = build_split(config.data, "val", patch_px=config.evaluation.crop_px)
     segmenter = Segmenter(network, spec).eval()
     confusion = ConfusionMatrix(spec.num_classes)
@@ -245,10 +312,5 @@ def _score(network: nn.Module, spec: ModelSpec, config: RunConfig) -> dict[str, 
         sample: dict[str, Any] = split.dataset[item]
         probs = infer_benchmark(segmenter, sample["image"], sample["valid"], config.evaluation)
         confusion.update(sample["mask"], probs.argmax(dim=0))
-    if int(confusion.counts.sum()) == 0:
-        raise InputError(
-            "the held-out polygons cover no pixel centre of the raster. Check the labels' CRS, or "
-            "draw larger polygons."
-        )
     found = scores(confusion.counts, [c.name for c in spec.classes])
     return {key: float(value) for key, value in found.items() if not math.isnan(value)}

@@ -1,6 +1,7 @@
 """How a model is taught: options, the files of a lesson, and the run made of them."""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,8 @@ from geoseg.spec import ClassSpec, ModelSpec
 from geoseg.train.lesson import CLASS_FIELD, Lesson
 from geoseg.types import BandIndexes
 
+# The run itself, below the folder that its files lie in.
+RUN = "run"
 ENCODER_RATES = {"frozen": 0.0, "low": 0.2, "full": 1.0}
 
 
@@ -40,7 +43,8 @@ class FinetuneOptions:
         batch_size: crops per step.
         crop_px: side of a crop.
         lr: of the decoder at its peak.
-        hold_out: share of the polygons that is scored and not taught.
+        hold_out: share of the polygons, or of a label raster's ground, that is scored and not
+            taught.
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda`` ...
         resume: go on with a stopped run.
@@ -63,35 +67,26 @@ class FinetuneOptions:
     overwrite: bool = False
 
 
-def write_labels(lesson: Lesson, raster: str, labels: Path, folder: Path) -> list[FilesConfig]:
+def write_labels(lesson: Lesson, raster: str, folder: Path) -> list[FilesConfig]:
     """Return the files to train on, and those to score on if polygons are held out."""
-    if lesson.train.empty:
-        return [FilesConfig(images=(raster,), labels=(str(labels),))]
     frames = {"train.gpkg": lesson.train, "held_out.gpkg": lesson.held_out}
     files = []
     for name, frame in frames.items():
         if not frame.empty:
-            frame.to_file(folder / name, driver="GPKG")
+            with warnings.catch_warnings():
+                # Labels and raster without a CRS are alike in that, which has been checked.
+                warnings.filterwarnings("ignore", "'crs' was not provided")
+                frame.to_file(folder / name, driver="GPKG")
             files.append(FilesConfig(images=(raster,), labels=(str(folder / name),)))
     return files
 
 
 def plan_data(
-    spec: ModelSpec,
-    classes: tuple[ClassSpec, ...],
-    files: list[FilesConfig],
-    stored: list[tuple[float, float]],
-    options: FinetuneOptions,
+    spec: ModelSpec, stored: list[tuple[float, float]], options: FinetuneOptions
 ) -> DataConfig:
-    """Return the data of the run: sparse labels, the model's own scaling."""
-    is_vector = files[0].labels[0].endswith(".gpkg")
+    """Return how the data of the run are read: sparse labels, the model's own scaling."""
     return DataConfig(
         kind="raster",
-        train=files[0],
-        val=files[1] if len(files) > 1 else None,
-        split=SplitConfig(by="cell", val_share=0.0 if is_vector else options.hold_out),
-        classes=tuple(ClassConfig(c.id, c.name, c.color) for c in classes),
-        class_field=CLASS_FIELD if is_vector else None,
         ignore_index=spec.ignore_index,
         bands=options.bands,
         band_names=tuple(band.name for band in spec.bands),
@@ -103,11 +98,26 @@ def plan_data(
     )
 
 
+def with_files(
+    data: DataConfig, files: list[FilesConfig], classes: tuple[ClassSpec, ...]
+) -> DataConfig:
+    """Return the data of the run with its files: what is held out has been chosen already."""
+    is_vector = files[0].labels[0].endswith(".gpkg")
+    return replace(
+        data,
+        train=files[0],
+        val=files[1] if len(files) > 1 else None,
+        split=SplitConfig(val_share=0.0),
+        classes=tuple(ClassConfig(c.id, c.name, c.color) for c in classes),
+        class_field=CLASS_FIELD if is_vector else None,
+    )
+
+
 def plan_run(start: Path, spec: ModelSpec, data: DataConfig, options: FinetuneOptions) -> RunConfig:
     """Return the run: small steps from what the model knows."""
     crop = max(options.crop_px, spec.tile.min_px)
     return RunConfig(
-        out=str(start.parent / "run"),
+        out=str(start.parent / RUN),
         model=ModelConfig(
             spec.architecture.name,
             options=dict(spec.architecture.options),

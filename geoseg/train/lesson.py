@@ -9,12 +9,15 @@ import geopandas
 import numpy as np
 import pandas
 import shapely
+from pandas.api.types import is_integer_dtype, is_string_dtype
 from pyogrio.errors import DataSourceError
 from shapely.geometry.base import BaseGeometry
 
 from geoseg.convert import class_color
+from geoseg.data.patches import PatchGrid
 from geoseg.errors import InputError, UsageError
 from geoseg.spec import ClassSpec
+from geoseg.train.label_place import find_on_raster
 
 # Field of the files that a run writes for itself.
 CLASS_FIELD = "geoseg_class"
@@ -45,6 +48,7 @@ def read_lesson(
     labels: Path,
     known: Sequence[ClassSpec],
     *,
+    ground: PatchGrid | None = None,
     class_field: str | None = None,
     complete: Path | None = None,
     background: str | None = None,
@@ -59,6 +63,7 @@ def read_lesson(
     Args:
         labels: vector file with polygons.
         known: classes of the model to start from.
+        ground: of the raster; polygons beside it teach nothing and are left out. None: anywhere.
         class_field: holds a class id or name; None: all polygons are one class, the only one of
             ``known`` that is not background.
         complete: vector file; ground inside of its polygons without a label is background.
@@ -71,8 +76,16 @@ def read_lesson(
         UsageError: no background class is known.
     """
     frame = _read_polygons(labels)
+    beside = 0
+    if ground is not None:
+        touches = find_on_raster(frame, str(labels), ground)
+        beside = int((~touches).sum())
+        frame = frame[touches].reset_index(drop=True)
     names = _class_names(frame, labels, class_field, known)
     classes, notes = _choose_classes(names, known, background, complete is not None)
+    if beside:
+        notes.append(f"{beside} of {beside + len(frame)} polygons lie beside the raster")
+    fields = _class_fields(frame, known) if class_field is None else []
     by_name = {name: c.id for c in classes for name in (c.name, str(c.id))}
     frame = geopandas.GeoDataFrame(
         {CLASS_FIELD: [by_name[n] for n in names]}, geometry=list(frame.geometry), crs=frame.crs
@@ -81,8 +94,7 @@ def read_lesson(
     train, held_out = frame[~held], frame[held]
     if complete is not None:
         rest = _unlabelled(complete, frame)
-        ground = _background(classes, background)
-        row = {CLASS_FIELD: [ground.id]}
+        row = {CLASS_FIELD: [_background(classes, background).id]}
         rest_frame = geopandas.GeoDataFrame(row, geometry=[rest], crs=frame.crs)
         train = geopandas.GeoDataFrame(
             pandas.concat([rest_frame, train], ignore_index=True), crs=frame.crs
@@ -90,6 +102,12 @@ def read_lesson(
     taught = sorted(set(train[CLASS_FIELD]))
     if len(taught) < 2:
         only = next(c.name for c in classes if c.id == taught[0])
+        if fields:
+            raise InputError(
+                f"label file {str(labels)!r}: expected polygons of at least two classes; without "
+                f"--class-field all are {only!r}. Give --class-field; the fields are: "
+                f"{', '.join(fields)}."
+            )
         raise InputError(
             f"label file {str(labels)!r}: expected polygons of at least two classes; all are "
             f"{only!r}, and a model that has seen one class alone finds it everywhere. Draw some "
@@ -146,6 +164,19 @@ def _class_names(
             f"no value in {class_field!r}. Fill it in, or take them out."
         )
     return [_text(value) for value in column]
+
+
+def _class_fields(frame: geopandas.GeoDataFrame, known: Sequence[ClassSpec]) -> list[str]:
+    """Return the fields that could tell the class, those that name the model's classes first."""
+    fields = [
+        c
+        for c in frame.columns
+        if c != frame.geometry.name
+        and (is_string_dtype(frame[c]) or is_integer_dtype(frame[c]))
+        and frame[c].nunique() > 1
+    ]
+    words = {name for c in known for name in (c.name, str(c.id))}
+    return sorted(fields, key=lambda c: not words & {_text(v) for v in frame[c].dropna()})
 
 
 def _text(value: Any) -> str:
