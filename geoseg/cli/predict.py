@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from geoseg.predict.finish import Outputs
 
 GLOB_CHARACTERS = set("*?[")
+# What nobody calls a folder: the files that such a name asks for are not what predict writes.
+FILE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jp2", ".img", ".vrt", ".bmp", ".gif", ".asc", ".nc"}
+FILE_SUFFIXES |= {".webp", ".zarr", ".gpkg", ".shp", ".geojson", ".fgb", ".parquet", ".json"}
 
 
 @click.command("predict", cls=BoundsCommand)
@@ -158,12 +161,23 @@ def _as_one(model: str, names: Sequence[str], *, stacked: bool) -> AbstractConte
     return stack(names) if stacked else mosaic(names)
 
 
+def _is_map(out: Path) -> bool:
+    """Return whether an output is a map, and not a folder of maps."""
+    suffix = "" if out.is_dir() else out.suffix.lower()
+    if suffix in FILE_SUFFIXES:
+        raise UsageError(
+            f"expected a .tif file or a folder as OUT; got {str(out)!r}. Give OUT.tif, and "
+            "--vector OUT.gpkg for polygons."
+        )
+    return suffix in {".tif", ".tiff"}
+
+
 def _jobs(
     rasters: Sequence[str], out: Path, options: PredictOptions, *, together: bool
 ) -> Iterator[tuple[list[str], Path, PredictOptions]]:
     """Yield the rasters of each map with its output and options."""
     names = expand(rasters)
-    is_map = out.suffix.lower() in {".tif", ".tiff"} and not out.is_dir()
+    is_map = _is_map(out)
     if together and not is_map:
         raise UsageError(
             f"--mosaic and --stack make one map: give a .tif file as OUT; got {str(out)!r}."

@@ -86,7 +86,8 @@ def parse_classes(values: tuple[str, ...]) -> tuple[str, ...]:
     "--square-corners",
     multiple=True,
     metavar="CLASS",
-    help="Ids or names whose free-standing outlines get square corners, by commas.",
+    help="Ids or names whose outlines get square corners, by commas: those that border on one "
+    "other polygon; such that touch at a corner are parted there by a pixel.",
 )
 @click.option(
     "--connectivity",

@@ -73,6 +73,10 @@ def check_options(outputs: Outputs, options: PredictOptions) -> None:
     """Raise a UsageError unless a run with these options can write without harm."""
     if options.resume and options.overwrite:
         raise UsageError("expected --resume or --overwrite; got both. Give one of them.")
+    if outputs.quicklook is not None and outputs.quicklook.suffix.lower() != ".png":
+        raise UsageError(
+            f"expected a .png file for the quicklook; got {outputs.quicklook.name!r}. Rename it."
+        )
     folder = parts_folder(outputs.class_map)
     is_new = not (options.resume or options.overwrite or options.shard)
     if is_new and (folder / MANIFEST).exists():

@@ -115,7 +115,8 @@ def predict_raster(
         check_inputs_kept(outputs, _inputs(plan, model, options))
         make_folders(outputs)
         listener.start(plan_record(plan, budget, segmenter.spec))
-        _announce(plan, statistics_warnings(plan, segmenter.spec), listener)
+        warnings = [*statistics_warnings(plan, segmenter.spec), *_slow(segmenter, device)]
+        _announce(plan, warnings, listener)
         with open_parts(
             outputs.class_map,
             make_manifest(plan, segmenter, overwrite=options.overwrite),
@@ -338,6 +339,11 @@ def _reader_threads(plan: PredictPlan, options: PredictOptions) -> int:
         return options.readers
     is_local = any(Path(name).exists() for name in plan.source.info.files)
     return min(4, os.cpu_count() or 1) if is_local else 8
+
+
+def _slow(segmenter: Segmenter, device: torch.device) -> Iterator[str]:
+    if device.type == "cpu" and segmenter.compute_dtype == torch.float16:
+        yield "fp16 on a CPU takes many times as long as fp32: leave --precision away, or give bf16"
 
 
 def _announce(plan: PredictPlan, warnings: Sequence[str], listener: Listener) -> None:

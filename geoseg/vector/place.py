@@ -165,7 +165,8 @@ def _to_degrees(crs: CRS, xs: Float64, ys: Float64) -> tuple[Float64, Float64]:
         transformer = Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
     except (CRSError, ProjError) as error:
         raise GeoreferenceError(
-            f"the map's place cannot be related to the ground: {error}. Check the CRS."
+            f"the map's place cannot be related to the ground: {str(error).rstrip('.')}. Check "
+            "the CRS; a local one must be taken away, and lengths are pixels then."
         ) from error
     lon, lat = transformer.transform(xs, ys)
     return lon, lat

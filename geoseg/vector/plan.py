@@ -67,7 +67,8 @@ def plan_vectorize(source: ClassMap, out: Path, options: VectorOptions) -> Vecto
     ground = build_ground(source.crs, source.transform, source.height, source.width)
     if source.crs is None:
         notes.append(
-            "the map has no CRS: lengths are pixels, and polygons have no area in square metres"
+            "the map has no CRS: lengths are pixels, polygons have no area in square metres, and "
+            "their y runs downwards, where QGIS draws such a raster below zero"
         )
     reprojection = _reprojection(source, out, options, notes)
     multi = options.connectivity == 8 or reprojection is not None

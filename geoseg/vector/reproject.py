@@ -57,6 +57,11 @@ class Reprojection:
             raise UsageError(
                 f"--dst-crs: expected a CRS such as EPSG:4326; got {target!r} ({error})."
             ) from error
+        if not (self.crs.is_geographic or self.crs.is_projected):
+            raise UsageError(
+                f"--dst-crs: expected a projected CRS or one of longitude and latitude; {target} "
+                f"is neither ({self.crs.type_name}). Give another."
+            )
         self.transform = transform
         self.target = target
         self.repaired = 0

@@ -19,7 +19,7 @@ from geoseg.vector.plan import VectorPlan, plan_vectorize, sentence
 from geoseg.vector.polygonize import iter_polygons
 from geoseg.vector.publish import check_output, staged, style_file
 from geoseg.vector.result import VectorResult
-from geoseg.vector.rows import PolygonBatch
+from geoseg.vector.rows import NODATA, PolygonBatch
 from geoseg.vector.source import (
     ClassMap,
     ConfidenceMap,
@@ -165,7 +165,9 @@ class _Run:
         )
         for text in sentences(areas, unit):
             self.listener.log("info", text)
-        if plan.shape.square_classes:
+        for text in self._absent():
+            self.listener.log("warning", text)
+        if tally.could_be_square:
             self.listener.log(
                 "info",
                 f"square corners: {tally.squared:,} of {tally.could_be_square:,} polygons; the "
@@ -190,6 +192,19 @@ class _Run:
             seconds=seconds,
             pixels=self.source.height * self.source.width,
         )
+
+    def _absent(self) -> Iterator[str]:
+        """Yield which classes were asked for and are not in the map."""
+        plan, table = self.plan, self.plan.layer.classes
+        pixels = self.tally.pixels if self.before is None else self.before
+        for option, ids in (
+            ("--classes", plan.shape.classes or frozenset()),
+            ("--square-corners", plan.shape.square_classes),
+        ):
+            for class_id in sorted(i for i in ids if not pixels.get(i)):
+                yield f"{option}: no pixel of the map is of {table.name(class_id)!r} ({class_id})"
+        if not any(count for i, count in pixels.items() if i != NODATA) and not plan.shape.classes:
+            yield "no pixel of the map has a class: the layer is empty"
 
     def _placed(self, batch: PolygonBatch) -> Features:
         area_m2, perim_m = self.plan.ground.measure(batch)

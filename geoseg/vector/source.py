@@ -263,9 +263,9 @@ def _as_codes(values: NDArray[Any], nodata: float | None, name: str) -> NDArray[
         wrong |= valid != np.floor(valid)
     if wrong.any():
         raise DtypeMismatchError(
-            f"expected class ids, whole numbers from 0 on; {name!r} holds "
+            f"expected class ids, whole numbers from 0 to {IDS_END - 1}; {name!r} holds "
             f"{valid[wrong][0]} ({values.dtype}). Give a class map, or declare that value as "
-            "nodata (gdal_edit.py -a_nodata VALUE FILE)."
+            "nodata if it stands for none (gdal_edit.py -a_nodata VALUE FILE)."
         )
     codes = valid.astype(np.int32)
     codes[missing] = NODATA
@@ -278,8 +278,8 @@ def _check_bands(dataset: DatasetReader, name: str) -> None:
     if len(bands) != 1 or colors[0] == "alpha":
         raise BandMismatchError(
             f"expected a class map of one band; {name!r} has {dataset.count} "
-            f"({', '.join(colors[:4])}). Give the map of a prediction, or take one band out: "
-            "gdal_translate -b N IN OUT."
+            f"({', '.join(colors[:4])}). Give the map of a prediction, or take one band out "
+            "(gdal_translate -b N IN OUT); where colours stand for classes, make ids of them."
         )
     kind = np.dtype(dataset.dtypes[0]).kind
     if kind not in "iuf":

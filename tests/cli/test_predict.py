@@ -300,3 +300,26 @@ def test_a_target_that_is_no_map_is_a_sentence(geoseg, model, scene, tmp_path):
     assert done.code == 3
     assert "cannot be opened" in done.err
     assert (tmp_path / "maps" / scene.name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("m.png",), "expected a .tif file or a folder as OUT; got"),
+        (("m.tif", "--quicklook", "look.jpg"), "expected a .png file for the quicklook; got"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(geoseg, model, scene, tmp_path, words, message):
+    out, *more = words
+    done = geoseg("predict", model, scene, tmp_path / out, *more)
+    assert done.code == 2
+    assert message in done.err
+    assert not (tmp_path / out).exists()
+
+
+def test_half_precision_on_a_cpu_is_warned_of(geoseg, model, scene, tmp_path):
+    done = geoseg(
+        "predict", model, scene, tmp_path / "m.tif", "--precision", "fp16", "--device", "cpu"
+    )
+    assert done.code == 0
+    assert "fp16 on a CPU takes many times as long" in done.err

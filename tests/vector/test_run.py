@@ -1,5 +1,6 @@
 """A class map to a layer, as a whole; outlines are compared with GDAL's."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 
@@ -325,6 +326,8 @@ def test_what_cannot_be_is_refused(make_map, tmp_path):
     ]:
         with pytest.raises(UsageError, match=match):
             vectorize_raster(path, out, options=options)
+    with pytest.raises(UsageError, match="EPSG:4978 is neither"):
+        vectorize_raster(path, out, options=VectorOptions(dst_crs="EPSG:4978"))
     with pytest.raises(OutOfMemoryError, match="expected at least 2"):
         vectorize_raster(path, out, options=VectorOptions(max_memory_bytes=10**8))
     assert list(tmp_path.glob("layer*")) == []
@@ -337,6 +340,27 @@ def test_what_is_open_keeps_to_the_memory_given(make_map, tmp_path, min_area_m2,
     with pytest.raises(OutOfMemoryError, match=f"{what} at row .* at most 3 MB .*Raise --max-mem"):
         vectorize_raster(make_map(noise), tmp_path / "layer.gpkg", options=options)
     assert list(tmp_path.glob("*layer*")) == []
+
+
+def test_what_is_asked_for_and_not_there_is_said(make_map, tmp_path):
+    heard = []
+
+    class Log(Listener):
+        def log(self, level, message):
+            heard.append((level, message))
+
+    for ids, options in [
+        (None, VectorOptions(classes=(99,))),
+        (None, VectorOptions(square_corners=(98,))),
+        (np.full((9, 9), 255, np.uint8), VectorOptions()),
+    ]:
+        options = dataclasses.replace(options, overwrite=True)
+        vectorize_raster(make_map(ids), tmp_path / "a.gpkg", options=options, listener=Log())
+    assert [message for level, message in heard if level == "warning"] == [
+        "--classes: no pixel of the map is of 'class 99' (99)",
+        "--square-corners: no pixel of the map is of 'class 98' (98)",
+        "no pixel of the map has a class: the layer is empty",
+    ]
 
 
 def test_an_interrupted_run_leaves_nothing(make_map, tmp_path):

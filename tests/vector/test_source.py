@@ -59,7 +59,7 @@ def test_missing_numbers_and_a_mask_are_no_class(make_raster):
 @pytest.mark.parametrize("value", [-3.0, 0.5, 2.0**31])
 def test_what_is_no_id_is_refused(make_raster, value):
     path = make_raster(np.array([[1, value]], np.float32))
-    with pytest.raises(DtypeMismatchError, match="whole numbers from 0 on"):
+    with pytest.raises(DtypeMismatchError, match="whole numbers from 0 to"):
         read(path, 0, 1)
 
 
