@@ -105,6 +105,8 @@ def describe_data(
     """
     problems: list[str] = []
     built = {name: s for name in SPLITS if (s := _build(data, name, problems)) is not None}
+    if not built:
+        return DataReport(data.kind, problems=tuple(problems))
     splits = {name: _whole(split) for name, split in built.items()}
     progress = _Progress(listener or Listener(), splits)
     reports: list[SplitReport] = []
@@ -119,9 +121,7 @@ def describe_data(
     problems += _absent_classes(reports, splits)
     problems += find_shared(facts)
     problems += _leaks(splits, facts)
-    first = next(iter(splits.values()), None)
-    if first is None:
-        return DataReport(data.kind, problems=tuple(problems))
+    first = next(iter(splits.values()))
     return DataReport(
         data.kind, first.classes, first.bands, first.dtype, tuple(reports), tuple(problems)
     )

@@ -72,6 +72,7 @@ def test_what_cannot_be_read_at_all_is_an_error(geoseg, tmp_path):
     done = geoseg("describe", file)
     assert done.code == 3
     assert "Get it from http://sceneparsing.csail.mit.edu" in done.err
+    assert "samples of" not in done.err + done.out
     file.write_text("kind: folder\nclases: []\n")
     assert "unknown key 'clases'. Did you mean classes" in geoseg("describe", file).err
 
