@@ -99,6 +99,8 @@ def open_error_map(
 ) -> Iterator[ErrorMapWriter]:
     """Yield the writer of an error map, which lies beside ``path`` until it is published.
 
+    It is placed as the map is: by its transform, or by control points or RPCs.
+
     Args:
         path: of the final map.
         codes: what its values mean.
@@ -115,6 +117,10 @@ def open_error_map(
         with _machine_errors(path), quiet_georeference():
             dataset = rasterio.open(blocks, "w", **profile)
             dataset.write_colormap(1, {c.id: _rgb(c.color) for c in codes.legend()})
+            if georef.gcps:
+                dataset.gcps = list(georef.gcps), georef.gcps_crs
+            if georef.rpcs is not None:
+                dataset.rpcs = georef.rpcs
         try:
             yield ErrorMapWriter(dataset, codes)
         finally:

@@ -40,6 +40,7 @@ from geoseg.listener import Listener
 from geoseg.predict import predict_raster
 from geoseg.predict.collect import LogitsTap
 from geoseg.predict.model import as_segmenter, choose_device
+from geoseg.predict.plan import plan_prediction
 from geoseg.predict.tiles import VIEWS
 from geoseg.raster.gdal import quiet_georeference
 from geoseg.spec import ModelSpec
@@ -81,12 +82,13 @@ def evaluate_raster(
     outputs = Outputs(Path(out_dir))
     if options.store_temperature is not None:
         check_storable(model, options.store_temperature)
-    segmenter = as_segmenter(
-        model, choose_device(options.predict.device), options.predict.precision
-    )
+    device = choose_device(options.predict.device)
+    segmenter = as_segmenter(model, device, options.predict.precision)
     spec = segmenter.spec
     with quiet_georeference():
         setting = plan_evaluation(spec, str(raster), Path(labels), options, listener=listener)
+        # Once more when it is predicted: here, so that a fault leaves no folder behind.
+        plan_prediction(segmenter, str(raster), setting.predict, device)
         if setting.labels.note:
             listener.log("info", setting.labels.note)
         prepare(outputs, setting.inputs, options)
@@ -210,13 +212,14 @@ def _walk(
                 "cover the imagery and are not all left out."
             )
     publish_error_map(outputs.error_map, codes, confusion)
-    write_error_polygons(
-        outputs.error_map,
-        outputs.errors,
-        codes.legend(confusion),
-        max_memory_bytes=setting.predict.max_memory_bytes,
-        listener=listener,
-    )
+    if not class_map.info.georef.is_by_points:
+        write_error_polygons(
+            outputs.error_map,
+            outputs.errors,
+            codes.legend(confusion),
+            max_memory_bytes=setting.predict.max_memory_bytes,
+            listener=listener,
+        )
     if counts.cells is not None:
         write_cells(counts.cells, class_map.grid, class_map.classes, outputs.cells)
     return counts

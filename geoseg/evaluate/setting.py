@@ -122,6 +122,11 @@ def plan_evaluation(
     notes = [on_map.note] if on_map.note else []
     if not grid.crs:
         notes.append("no CRS: neither areas nor errors by place")
+    if info.georef.is_by_points:
+        notes.append(
+            "placed by control points or RPCs only: no polygons of the errors. Warp raster and "
+            "labels first (gdalwarp) to have them"
+        )
     read = [Path(raster), labels, *([options.points.path] if options.points else [])]
     return Setting(
         predict=dataclasses.replace(

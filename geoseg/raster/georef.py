@@ -38,6 +38,11 @@ class Georef:
         return not self.transform.is_identity
 
     @property
+    def is_by_points(self) -> bool:
+        """Whether pixels are placed by GCPs or RPCs only."""
+        return not self.has_transform and (bool(self.gcps) or self.rpcs is not None)
+
+    @property
     def is_complete(self) -> bool:
         """Whether CRS and transform are both there."""
         return self.crs is not None and self.has_transform

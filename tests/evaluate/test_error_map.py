@@ -8,9 +8,11 @@ from rio_cogeo import cog_validate
 from geoseg.data.sample import IGNORE
 from geoseg.errors import InputError
 from geoseg.evaluate.error_map import ErrorCodes, open_error_map, publish_error_map
+from geoseg.raster.gdal import quiet_georeference
 from geoseg.raster.info import inspect_raster
 from geoseg.spec import ClassSpec
 from geoseg.types import Window
+from tests.conftest import ROOT
 
 
 def classes(count):
@@ -83,6 +85,27 @@ def test_the_map_is_a_cog_with_named_values(tmp_path, georef):
     style = (tmp_path / "error_map.qml").read_text("utf-8")
     assert 'label="class 1, mapped as class 2"' in style
     assert "class 2, mapped as class 1" not in style
+
+
+@pytest.mark.parametrize("kind", ["gcps", "rpcs"])
+def test_control_points_and_rpcs_are_kept(tmp_path, kind):
+    name = {"gcps": "byte_gcp.tif", "rpcs": "byte_rpc.tif"}[kind]
+    source = ROOT / "tests" / "data" / "zoo" / name
+    with quiet_georeference(), rasterio.open(source) as dataset:
+        given = inspect_raster(dataset, str(source)).georef
+    path, codes = tmp_path / "error_map.tif", ErrorCodes(classes(3))
+    with open_error_map(path, codes, given, TARGET.shape) as writer:
+        writer.add(Window(0, 0, *TARGET.shape), TARGET, PREDICTED)
+    publish_error_map(path, codes, np.ones((3, 3), np.int64))
+    with quiet_georeference(), rasterio.open(path) as dataset:
+        made = inspect_raster(dataset, str(path)).georef
+    assert given.gcps if kind == "gcps" else given.rpcs
+    assert [p.asdict() | {"id": 0} for p in made.gcps] == [
+        p.asdict() | {"id": 0} for p in given.gcps
+    ]
+    assert made.gcps_crs == given.gcps_crs
+    assert (made.rpcs and made.rpcs.to_gdal()) == (given.rpcs and given.rpcs.to_gdal())
+    assert made.transform == given.transform
 
 
 def test_a_stopped_walk_leaves_nothing_and_keeps_its_own_error(tmp_path, georef):

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import shapely
 import torch
+from affine import Affine
 
 from geoseg.checkpoint import load_model, read_spec
 from geoseg.config import PredictOptions
@@ -24,6 +25,7 @@ from geoseg.evaluate.points import PointOptions
 from geoseg.listener import Listener
 from geoseg.predict import predict_raster
 from geoseg.raster import mosaic
+from geoseg.raster.gdal import quiet_georeference
 from geoseg.segmenter import Segmenter
 from geoseg.spec import ClassSpec
 from tests.conftest import NORTH_UP, Levels, levels_model, make_spec
@@ -380,6 +382,32 @@ def test_a_scene_without_a_place_has_neither_cells_nor_areas(truth, tmp_path, ma
     assert "cells" not in record.files
     assert "errors" in record.files
     assert record.notes == ("no CRS: neither areas nor errors by place",)
+
+
+def test_a_scene_of_control_points_keeps_them(truth, tmp_path, make_raster):
+    image = make_raster(truth, "points.tif", crs=None, transform=None)
+    corners = [(0, 0, 500000, 5e6), (0, 130, 500039, 5e6), (90, 0, 500000, 4999973)]
+    points = [rasterio.control.GroundControlPoint(*corner) for corner in corners]
+    with quiet_georeference(), rasterio.open(image, "r+") as dataset:
+        dataset.gcps = points, rasterio.CRS.from_epsg(32633)
+    labels = make_raster(truth, "truth.tif", crs=None, transform=None)
+    options = EvaluateOptions(predict=PredictOptions(gsd="native"))
+    record = evaluate_raster(model(), image, labels, tmp_path / "eval", options=options)
+    with quiet_georeference(), rasterio.open(tmp_path / "eval" / "error_map.tif") as dataset:
+        found, crs = dataset.gcps
+    assert [(p.row, p.col, p.x, p.y) for p in found] == corners
+    assert crs == rasterio.CRS.from_epsg(32633)
+    assert "errors" not in record.files
+    assert record.notes[-1].startswith("placed by control points or RPCs only: no polygons")
+
+
+def test_a_fault_of_the_raster_leaves_nothing_behind(truth, tmp_path, make_raster):
+    coarse = NORTH_UP @ Affine.scale(100)
+    image = make_raster(truth, "coarse.tif", transform=coarse)
+    labels = make_raster(truth, "truth.tif", transform=coarse)
+    with pytest.raises(InputError, match=r"the model knows 0.1 to 1 m per pixel"):
+        evaluate_raster(model(), image, labels, tmp_path / "eval")
+    assert not (tmp_path / "eval").exists()
 
 
 def test_too_many_classes_are_refused(image, labels, tmp_path):
