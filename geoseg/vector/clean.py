@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from geoseg import _native
 from geoseg.errors import DiskFullError, MachineError, OutOfMemoryError
-from geoseg.vector.memory import check_memory
+from geoseg.vector.memory import UNBOUNDED, Bounds, check_memory
 from geoseg.vector.rows import Rows, strip_rows
 from geoseg.vector.sieve_reference import CHANGE, ReferenceSieve, SieveRules
 
@@ -67,8 +67,7 @@ def sieve(
     folder: Path,
     weights: NDArray[np.float64] | None = None,
     on_rows: Callable[[int], None] | None = None,
-    block_rows: int | None = None,
-    max_bytes: int | None = None,
+    bounds: Bounds = UNBOUNDED,
 ) -> Rows:
     """Return the map without specks and holes, by the rules above.
 
@@ -82,8 +81,7 @@ def sieve(
         weights: area of a pixel of each row relative to the pixels that the areas count, (height,),
             to 1e-6; None: all alike.
         on_rows: told how many rows are done.
-        block_rows: rows read at once; the result does not depend on it.
-        max_bytes: memory for the regions that are undecided at a time; None: any.
+        bounds: rows read at once, and memory for the regions that are undecided at a time.
 
     Raises:
         OutOfMemoryError: the regions that are undecided at a time do not fit in memory.
@@ -98,12 +96,12 @@ def sieve(
     areas = np.ones(rows.height) if weights is None else weights
     units = np.rint(areas / AREA_UNIT_PX).astype(np.int64)
     out = _RowFile.create(folder, rows.height, rows.width)
-    step = block_rows or strip_rows(rows.width)
+    step = bounds.rows or strip_rows(rows.width)
     for start in range(0, rows.height, step):
         stop = min(start + step, rows.height)
         strip = np.ascontiguousarray(rows.read_rows(start, stop), np.int32)
         out.append(strip, worker.add(strip, units[start:stop]))
-        check_memory(worker.held_bytes(), max_bytes, f"specks undecided at row {stop:,}")
+        check_memory(worker.held_bytes(), bounds.max_bytes, f"specks undecided at row {stop:,}")
         if on_rows is not None:
             on_rows(stop)
     return out

@@ -1,6 +1,24 @@
 """The bound that a user sets on memory, kept while a map is read."""
 
+from dataclasses import dataclass
+
 from geoseg.errors import OutOfMemoryError
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a step may hold at a time; its result depends on neither.
+
+    Args:
+        rows: read at once; None: as many as make a strip of some size.
+        max_bytes: for what is open or undecided; None: any.
+    """
+
+    rows: int | None = None
+    max_bytes: int | None = None
+
+
+UNBOUNDED = Bounds()
 
 
 def check_memory(held_bytes: int, most_bytes: int | None, what: str) -> None:

@@ -13,6 +13,7 @@ from geoseg.listener import Listener
 from geoseg.vector.clean import sieve
 from geoseg.vector.fields import Features
 from geoseg.vector.geometry import Geometries, parts_of
+from geoseg.vector.memory import Bounds
 from geoseg.vector.options import VectorOptions
 from geoseg.vector.part import PartedRows
 from geoseg.vector.plan import VectorPlan, plan_vectorize, sentence
@@ -139,8 +140,7 @@ class _Run:
                     weights=plan.ground.row_areas,
                     folder=self.folder,
                     on_rows=self._progress(0),
-                    block_rows=plan.shape.strip_rows,
-                    max_bytes=plan.shape.max_bytes,
+                    bounds=Bounds(plan.shape.strip_rows, plan.shape.max_bytes),
                 )
             confidence = None
             if self.confidence is not None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from geoseg.errors import DiskFullError, OutOfMemoryError
 from geoseg.vector import clean
 from geoseg.vector.clean import KernelSieve, open_sieve, sieve
+from geoseg.vector.memory import Bounds
 from geoseg.vector.sieve_reference import ReferenceSieve, SieveRules
 from tests.vector.slow_sieve import slow_sieve
 
@@ -142,7 +143,7 @@ def test_rows_are_read_once_and_told(tmp_path):
         fill_holes_px=0,
         connectivity=4,
         folder=tmp_path,
-        block_rows=3,
+        bounds=Bounds(3),
         on_rows=told.append,
     )
     assert rows.read == [(0, 3), (3, 6), (6, 7)]
@@ -155,7 +156,7 @@ def test_any_class_id_comes_through(greatest, tmp_path):
     values[0, 1], values[3], values[5:, 2:], values[8, 0] = 7, -1, greatest, greatest
     expected = values.copy()
     expected[0, 1] = expected[8, 0] = 0
-    result = cleaned(values, tmp_path, min_area=2, block_rows=2)
+    result = cleaned(values, tmp_path, min_area=2, bounds=Bounds(2))
     np.testing.assert_array_equal(result, expected)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -168,7 +169,7 @@ def test_a_speck_waits_for_the_far_end_of_its_neighbour(last_row, becomes, tmp_p
     values[100, 2] = 2
     expected = np.where(values > 0, becomes, 0)
     for step in (7, 64, 400):
-        result = cleaned(values, tmp_path, min_area=297.5, block_rows=step)
+        result = cleaned(values, tmp_path, min_area=297.5, bounds=Bounds(step))
         np.testing.assert_array_equal(result, expected)
 
 
