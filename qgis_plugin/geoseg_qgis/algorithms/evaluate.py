@@ -70,8 +70,9 @@ class EvaluateAlgorithm(GeosegAlgorithm):
         """Return the text beside the dialog."""
         return tr(
             "Segments a raster and compares the map with labels: polygons with a class field, or "
-            "a raster of class numbers. Give one of them.\n\nThe folder then holds report.html, "
-            "metrics.json, the class map, a map of what was taken for what, and errors by place. "
+            "a raster of class numbers or of the classes' colours. Give one of them.\n\nThe folder "
+            "then holds report.html, metrics.json, the class map, a map of what was taken for "
+            "what, its errors as polygons, and errors by place. "
             "Ground without a label is not scored, unless a class of the background is given.\n\n"
             "Needs the engine with the extra 'train'."
         )

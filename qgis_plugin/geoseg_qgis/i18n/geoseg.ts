@@ -210,9 +210,9 @@
     </message>
     <message>
       <location filename="../algorithms/evaluate.py"/>
-      <source>Segments a raster and compares the map with labels: polygons with a class field, or a raster of class numbers. Give one of them.
+      <source>Segments a raster and compares the map with labels: polygons with a class field, or a raster of class numbers or of the classes' colours. Give one of them.
 
-The folder then holds report.html, metrics.json, the class map, a map of what was taken for what, and errors by place. Ground without a label is not scored, unless a class of the background is given.
+The folder then holds report.html, metrics.json, the class map, a map of what was taken for what, its errors as polygons, and errors by place. Ground without a label is not scored, unless a class of the background is given.
 
 Needs the engine with the extra 'train'.</source>
       <translation type="unfinished"></translation>
