@@ -121,8 +121,10 @@ class ReferenceTracer:
             if len(nodes) == 2:
                 continue
             if graph.nodes[nodes[1]].done:
-                squared |= graph.nodes[nodes[0]].shifted is not None
+                squared |= any(graph.nodes[node].shifted for node in nodes)
                 continue
+            for node in nodes:  # around, any of them may come second from the other side
+                graph.nodes[node].done = not graph.nodes[node].is_junction
             sides = face, other_side(graph, border)
             everything = [step.node for step in border]
             if self._can_be_square(nodes, sides) and square_outline(

@@ -1,4 +1,5 @@
 // Features from the border graph; the readable form is geoseg/vector/outline.py and trace.py.
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <new>
@@ -234,7 +235,11 @@ bool Tracer::shape_border(const Outline &outline, size_t begin, size_t end, int3
     int32_t label = graph.nodes[first.node].faces[(first.towards + 1) % 4];
     corners(outline, begin, end, border);
     if (border.size() == 2) return false;
-    if (graph.nodes[border[1]].done) return graph.nodes[border[0]].shifted;
+    if (graph.nodes[border[1]].done)
+        return std::any_of(border.begin(), border.end(),
+                           [&](int32_t node) { return graph.nodes[node].shifted; });
+    for (int32_t node : border)  // around, any of them may come second from the other side
+        graph.nodes[node].done = !graph.nodes[node].is_junction();
     Sides sides = {face, label == GONE ? GONE : graph.find(label)};
     shaper.canonical(border);
     std::vector<int32_t> everything;

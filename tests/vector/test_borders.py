@@ -155,6 +155,17 @@ def test_neighbours_a_pixel_apart_are_both_squared(tracer):
     assert [shape.bounds for shape in shapes] == [(10.1, 10, 30.1, 30), (31.1, 10, 50.1, 30)]
 
 
+@pytest.mark.parametrize("tracer", [ReferenceTracer, Tracer])
+def test_an_outline_is_drawn_once_whichever_side_comes_first(tracer):
+    codes = np.zeros((12, 13), np.int32)
+    codes[4:11, 1:8] = 2
+    codes[[4, 8, 9, 10, 10], [2, 2, 4, 1, 7]] = 0
+    codes[8:10, 9:11] = codes[10, 10] = 3
+    options = squared(ShapeOptions())
+    parts = [shape for _, _, shape in features(trace(tracer(*codes.shape, options), codes, 1))]
+    assert shapely.coverage_is_valid(np.array([p for s in parts for p in s.geoms], dtype=object))
+
+
 def test_the_surroundings_of_a_squared_outline_follow_it():
     codes = np.zeros((30, 30), np.int32)
     codes[10:20, 10:20] = 1
