@@ -125,8 +125,12 @@ def compiled(name: str, device: str) -> Callable[..., object]:
     return getattr(implementation(device), name)
 
 
+# torch.amp.is_autocast_available says so too, but torch 2.10 cannot compile it.
+AUTOCAST_DEVICES = frozenset({"cpu", "cuda", "mps", "xpu"})
+
+
 def without_autocast(device: str) -> AbstractContextManager[None]:
     """Return a context without autocast, or an empty one where there is none to end."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device in AUTOCAST_DEVICES and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()

@@ -64,7 +64,7 @@ def test_every_pixel_is_covered_once_ragged_edges_and_small_scenes_too(scenes, s
             row, col = index.window[:2]
             height, width = min(32, shape[0] - row), min(32, shape[1] - col)
             seen[row : row + 32, col : col + 32] += 1
-            back[row : row + 32, col : col + 32] = sample["mask"][:height, :width]
+            back[row : row + 32, col : col + 32] = sample["mask"][:height, :width].numpy()
             outside = torch.ones(32, 32, dtype=torch.bool)
             outside[:height, :width] = False
             assert (sample["mask"][outside] == IGNORE).all()
