@@ -22,7 +22,8 @@ class VectorOptions:
         fill_holes_m2: smaller holes become what surrounds them; 0 keeps all.
         simplify_m: greatest distance between an outline and its simpler form; 0 leaves it.
         smooth_m: greatest distance that rounding moves a corner; ``auto`` is one pixel.
-        square_corners: ids or names whose free-standing outlines get square corners.
+        square_corners: ids or names whose outlines get square corners where they border on one
+            other polygon; with connectivity 4 such that touch at a corner are parted by a pixel.
         connectivity: 8 puts faces of a class that touch at a corner into one feature.
         confidence: a second raster on the map's grid, averaged over each polygon.
         dst_crs: CRS of the polygons, anything PROJ knows; None: the map's.

@@ -129,7 +129,8 @@ class _Run:
             if plan.changes:
                 rows = CountedRows(reading)
                 self.before = rows.pixels
-            if plan.shape.square_classes:
+            # With 8 neighbours what touches at a corner is one feature, and stays one.
+            if plan.shape.square_classes and plan.shape.connectivity == 4:
                 rows = self.parted = PartedRows(rows, plan.shape.square_classes)
             if plan.cleans:
                 rows = sieve(

@@ -314,6 +314,9 @@ def test_houses_that_touch_at_a_corner_are_parted(make_map, tmp_path):
     assert shapely.coverage_is_valid(layer.geometry.values)
     assert [(c.id, c.pixels) for c in result.classes] == [(0, 6400 - 1800), (1, 1800)]
     assert "1 pixel changed where polygons touch at a corner" in heard
+    both = dataclasses.replace(options, connectivity=8, overwrite=True)
+    layer = read(vectorize_raster(make_map(ids), tmp_path / "a.gpkg", options=both).out)
+    assert [len(g.geoms) for g in layer[layer["class_id"] == 1].geometry] == [2]
 
 
 def test_what_cannot_be_is_refused(make_map, tmp_path):
