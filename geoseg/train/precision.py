@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
-from geoseg.checkpoint import load_model
+from geoseg.checkpoint import load_model, read_spec
 from geoseg.config.run import EvaluationConfig
 from geoseg.data.sample import Split
 from geoseg.data.stream import split_items
@@ -21,7 +23,13 @@ MOST_IMAGES = 100
 
 
 def record_bf16(
-    model: Path, split: Split, evaluation: EvaluationConfig, *, device: torch.device, half: bool
+    model: Path,
+    split: Split,
+    evaluation: EvaluationConfig,
+    *,
+    device: torch.device,
+    half: bool,
+    network: nn.Module | None = None,
 ) -> PrecisionRecord:
     """Measure a model file's maps in bfloat16 against float32 and write the record into it.
 
@@ -31,14 +39,22 @@ def record_bf16(
         evaluation: how its images are predicted.
         device: to run on.
         half: store the model's matrices in half precision.
+        network: that the file's weights are of; None: the one that its record names.
     """
-    exact = load_model(model, device=device)
+    exact = load_model(model, device=device) if network is None else _filled(network, model, device)
     rough = copy.deepcopy(exact).to_precision("bf16")
     found = measure_agreement((exact, rough), split, evaluation)
     record = replace(found, device=device.type)
     spec = replace(exact.spec, precision=exact.spec.precision | {"bf16": record})
     write_model(model, exact.network, spec, half=half)
     return record
+
+
+def _filled(network: nn.Module, model: Path, device: torch.device) -> Segmenter:
+    """Return a copy of a network with the weights of a model file."""
+    filled = copy.deepcopy(network).float()
+    filled.load_state_dict(load_file(model))
+    return Segmenter(filled, read_spec(model)).eval().to(device)
 
 
 def measure_agreement(

@@ -19,6 +19,7 @@ from geoseg.errors import UsageError
 from geoseg.evaluate.report import write_training_report
 from geoseg.listener import Listener
 from geoseg.segmenter import Segmenter
+from geoseg.spec import Architecture
 from geoseg.train.averaging import AveragedTask
 from geoseg.train.batch_size import find_batch_size
 from geoseg.train.build import build_network, build_spec, build_task, recipe, resolve
@@ -75,7 +76,8 @@ def train(
     Args:
         config: the run.
         network: of your own, (N, C, H, W) -> (N, K, H, W), in place of the one that ``model``
-            names; its weights are its start.
+            names; its weights are its start. The model file has its weights, and the name of its
+            class: `load_network` cannot build it again.
         resume: go on from ``last.ckpt`` in its folder.
         overwrite: discard an earlier run in its folder.
         device: ``auto``: as ``config.trainer`` says; or ``cpu``, ``cuda``, ``cuda:N``, ``mps``.
@@ -94,9 +96,13 @@ def train(
     data = SegmentationDataModule(config)
     config = resolve(config, data)
     first_convolution = ""
+    own = network
     if network is None:
         network, first_convolution = build_network(config)
-    segmenter = Segmenter(network, build_spec(config, data, first_convolution))
+    spec = build_spec(config, data, first_convolution)
+    if own is not None:
+        spec = replace(spec, architecture=Architecture(type(own).__name__))
+    segmenter = Segmenter(network, spec)
     config = settle_batch_size(config, segmenter, device=device, resume=resume)
     data.batch_size = int(config.trainer.batch_size)
     segmenter.spec = replace(segmenter.spec, recipe=recipe(config))
@@ -116,7 +122,7 @@ def train(
                 logger.warning("%s", leak)
         listener.start(describe(config, data, str(trainer.strategy.root_device), done or 0))
     fit(trainer, task, data, out / LAST if resume else None)
-    return finish(config, trainer, task, data, keep)
+    return finish(config, trainer, task, data, keep, own=own)
 
 
 def settle_batch_size(
@@ -217,8 +223,13 @@ def finish(
     task: AveragedTask,
     data: StreamDataModule,
     keep: KeepBest,
+    *,
+    own: nn.Module | None = None,
 ) -> TrainResult:
-    """Write what remains, and return what the run has made."""
+    """Write what remains, and return what the run has made.
+
+    ``own`` is the network that was given to the run in place of one that the model file names.
+    """
     out = Path(config.out)
     metrics = {
         "steps": trainer.global_step,
@@ -236,6 +247,7 @@ def finish(
                 config.evaluation,
                 device=trainer.strategy.root_device,
                 half=config.card.half,
+                network=own,
             )
         with disk_errors(out):
             (out / SCORES).write_text(json.dumps(metrics, indent=1) + "\n", "utf-8")

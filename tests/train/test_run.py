@@ -20,6 +20,7 @@ from geoseg.errors import (
     InputError,
     InterruptedRunError,
     MachineError,
+    ModelFileError,
     OutputExistsError,
     UsageError,
 )
@@ -402,6 +403,11 @@ def test_a_network_of_ones_own_is_trained(make_run):
     torch.manual_seed(0)
     network = torch.nn.Conv2d(3, 5, 3, padding=1)
     before = network.weight.detach().clone()
-    result = train(make_run(steps=2, batch_size=2), network=network)
+    run = make_run(steps=2, batch_size=2, card=CardConfig(measure_bf16=True))
+    result = train(run, network=network)
     assert not torch.equal(network.weight, before)
-    assert result.model.exists()
+    spec = read_spec(result.model)
+    assert spec.architecture.name == "Conv2d"
+    assert spec.precision["bf16"].agreement > 0.9
+    with pytest.raises(ModelFileError, match="build the network in Python"):
+        load_model(result.model)
