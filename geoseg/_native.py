@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 DTYPE_CODES = {
     "uint8": 0,
     "uint16": 1,
@@ -31,6 +31,7 @@ DTYPE_CODES = {
 SUFFIXES = {"win32": ".dll", "darwin": ".dylib"}
 
 Float32 = NDArray[np.float32]
+RULE_CODES = {"MODE": 0, "AVERAGE": 1}
 LAYER_ORDER = ("class_map", "confidence", "probabilities")
 
 
@@ -198,6 +199,28 @@ def classify(
     return int(bad)
 
 
+def halve(values: NDArray[np.generic], nodata: int, rule: str, out: NDArray[np.generic]) -> None:
+    """Write ``values`` (H, W), uint8 or uint16, at half the resolution into ``out``.
+
+    Args:
+        values: dense along columns.
+        nodata: does not count.
+        rule: ``MODE`` or ``AVERAGE`` of two by two.
+        out: (ceil(H / 2), ceil(W / 2)), the same type.
+    """
+    status = _loaded().geoseg_halve(
+        values.ctypes.data,
+        DTYPE_CODES[values.dtype.name],
+        _strides(values, 1)[0],
+        *values.shape,
+        RULE_CODES[rule],
+        nodata,
+        out.ctypes.data,
+        _strides(out, 1)[0],
+    )
+    assert status == 0
+
+
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
     path = library_path()
@@ -252,6 +275,11 @@ def _declare(lib: ctypes.CDLL) -> None:
         pointer,  # ids
         *(pointer, size),  # valid
         *(size, size, output),  # height, width
+    )
+    lib.geoseg_halve.argtypes = (
+        *(pointer, ctypes.c_int32, size, size, size),  # values, height, width
+        *(ctypes.c_int32, ctypes.c_int32),  # rule, nodata
+        *(pointer, size),  # out
     )
 
 

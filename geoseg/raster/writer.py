@@ -21,11 +21,12 @@ from geoseg.errors import DiskFullError, MachineError
 from geoseg.raster.gdal import GDAL_ERRORS, cause_of
 from geoseg.raster.georef import Georef
 from geoseg.raster.layer import Layer, vrt_text
+from geoseg.raster.overviews import with_overviews
 from geoseg.types import Window
 
 BLOCK_PX = 512
-# Maps of real classes end up a quarter larger than at level 6, noisy ones are made twice as fast.
-DEFLATE_LEVEL = "4"
+# Maps of real classes end up a third larger than at level 6; noisy ones take a fifth of the time.
+DEFLATE_LEVEL = "3"
 # Left free on the disk: a full system disk harms more than this run.
 SPARE_DISK_BYTES = 16 * 2**20
 
@@ -140,10 +141,10 @@ class PartsWriter:
 
 
 def finish_cog(vrt: Path, out: Path, layer: Layer, *, threads: int) -> Path:
-    """Copy a complete VRT into a Cloud-Optimized GeoTIFF.
+    """Copy a complete VRT into a Cloud-Optimized GeoTIFF with overviews.
 
     Args:
-        vrt: over all panels.
+        vrt: over all panels, or another raster.
         out: written in place; the caller renames it.
         layer: decides on overviews.
         threads: for compression; the bytes do not depend on it.
@@ -154,12 +155,13 @@ def finish_cog(vrt: Path, out: Path, layer: Layer, *, threads: int) -> Path:
         "PREDICTOR": "NO",
         "BLOCKSIZE": str(BLOCK_PX),
         "OVERVIEW_RESAMPLING": layer.overviews,
-        "OVERVIEWS": "AUTO",
+        "OVERVIEWS": "FORCE_USE_EXISTING",
         "BIGTIFF": "IF_SAFER",
         "NUM_THREADS": str(threads),
     }
     with machine_errors(out.parent):
-        copy_raster(str(vrt), str(out), driver="COG", **options)
+        with with_overviews(vrt, out, layer, least_px=BLOCK_PX, threads=threads) as source:
+            copy_raster(str(source), str(out), driver="COG", **options)
         _check_complete(out)
         _sync(out)
     return out

@@ -19,6 +19,7 @@ struct Table {
     decltype(&geoseg_baseline::normalize_any) normalize;
     decltype(&geoseg_baseline::blend) blend;
     decltype(&geoseg_baseline::classify) classify;
+    decltype(&geoseg_baseline::halve) halve;
     decltype(&geoseg_baseline::ss2d_workspace) ss2d_workspace;
     decltype(&geoseg_baseline::ss2d) ss2d;
     decltype(&geoseg_baseline::ss2d_backward_workspace) ss2d_backward_workspace;
@@ -34,8 +35,8 @@ struct Table {
 
 #define GEOSEG_TABLE(name, ns)                                                                  \
     Table {                                                                                     \
-        name, ns::normalize_any, ns::blend, ns::classify, ns::ss2d_workspace, ns::ss2d,         \
-            ns::ss2d_backward_workspace, ns::ss2d_backward, ns::selective_scan_workspace,       \
+        name, ns::normalize_any, ns::blend, ns::classify, ns::halve, ns::ss2d_workspace,        \
+            ns::ss2d, ns::ss2d_backward_workspace, ns::ss2d_backward, ns::selective_scan_workspace,       \
             ns::selective_scan, ns::selective_scan_backward, ns::na2d_workspace, ns::na2d,      \
             ns::na2d_backward_workspace, ns::na2d_backward                                      \
     }
@@ -112,6 +113,13 @@ int64_t geoseg_classify(const float *logits, int64_t plane_stride, int64_t row_s
                         int64_t height, int64_t width, const geoseg_class_output *output) {
     return table().classify(logits, plane_stride, row_stride, views, classes, inverse_temperature,
                             ids, valid, valid_row_stride, height, width, output);
+}
+
+int32_t geoseg_halve(const void *values, int32_t dtype, int64_t row_stride, int64_t height,
+                     int64_t width, int32_t rule, int32_t nodata, void *out,
+                     int64_t out_row_stride) {
+    return table().halve(values, dtype, row_stride, height, width, rule, nodata, out,
+                         out_row_stride);
 }
 
 int64_t geoseg_ss2d_workspace(const geoseg_ss2d_scan *scan, int32_t threads) {

@@ -18,6 +18,8 @@
                int64_t, int64_t, const float *, const float *, int64_t, int64_t, int64_t);       \
     int64_t classify(const float *, int64_t, int64_t, int64_t, int64_t, float, const uint16_t *, \
                      const uint8_t *, int64_t, int64_t, int64_t, const geoseg_class_output *);   \
+    int32_t halve(const void *, int32_t, int64_t, int64_t, int64_t, int32_t, int32_t, void *,    \
+                  int64_t);                                                                      \
     int64_t ss2d_workspace(const geoseg_ss2d_scan *, int32_t);                                   \
     int32_t ss2d(const geoseg_ss2d_scan *, void *, void *, int32_t);                             \
     int64_t ss2d_backward_workspace(const geoseg_ss2d_scan *);                                   \

@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 /* Changes with any signature below; the Python side refuses another one. */
-#define GEOSEG_ABI_VERSION 4
+#define GEOSEG_ABI_VERSION 5
 
 enum geoseg_dtype {
     GEOSEG_UINT8 = 0,
@@ -102,6 +102,16 @@ GEOSEG_API int64_t geoseg_classify(
     int64_t views, int64_t classes, float inverse_temperature, const uint16_t *ids,
     const uint8_t *valid, int64_t valid_row_stride,
     int64_t height, int64_t width, const struct geoseg_class_output *output);
+
+/* How one value is made of four: the most frequent, the first of equals; or their rounded mean. */
+enum geoseg_rule { GEOSEG_MODE = 0, GEOSEG_AVERAGE = 1 };
+
+/* out[y][x], ceil(height / 2) x ceil(width / 2), from values[2y..2y+1][2x..2x+1], rows strided in
+ * elements, columns dense. The last row or column of an odd number stands for two. nodata does not
+ * count; four of it make nodata. Returns 0, or 1 for a dtype that is not UINT8 or UINT16. */
+GEOSEG_API int32_t geoseg_halve(
+    const void *values, int32_t dtype, int64_t row_stride, int64_t height, int64_t width,
+    int32_t rule, int32_t nodata, void *out, int64_t out_row_stride);
 
 /* The four-direction scan of a map (batch, height, width, channels) with one state per channel:
  *   z = dt_bias + sum_r dt_weight_r q_r;  d = softplus(z)

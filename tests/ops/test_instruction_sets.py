@@ -6,6 +6,7 @@ import torch
 
 from geoseg import _native
 from geoseg.ops import neighborhood_attention, ss2d
+from geoseg.raster.overviews import halve, halve_reference
 from tests.ops.test_attention import attention_inputs
 from tests.ops.test_attention import error as relative_error
 from tests.ops.test_scan import scan_inputs
@@ -64,6 +65,14 @@ def test_normalisation(instruction_set):
     out = np.full((17, 37, 3), np.nan, dtype=np.float32)
     _native.normalize(values, None, gain, bias, out)
     assert np.array_equal(out, values.transpose(1, 2, 0).astype(np.float32) * gain + bias)
+
+
+@pytest.mark.parametrize("rule", ["MODE", "AVERAGE"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_overviews(instruction_set, dtype, rule):
+    none = np.iinfo(dtype).max
+    values = np.random.default_rng(0).choice([0, 1, 2, 7, none], (31, 143)).astype(dtype)
+    assert np.array_equal(halve(values, none, rule), halve_reference(values, none, rule))
 
 
 def test_an_unknown_set_is_refused():
