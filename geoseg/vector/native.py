@@ -167,4 +167,4 @@ def _copy[T: np.generic](address: int | None, count: int, dtype: type[T]) -> NDA
     if not address or not count:
         return np.zeros(0, dtype)
     size = count * np.dtype(dtype).itemsize
-    return np.frombuffer(ctypes.string_at(address, size), dtype).copy()
+    return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).copy()

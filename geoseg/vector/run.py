@@ -10,6 +10,7 @@ from typing import Any
 import rasterio
 
 from geoseg.listener import Listener
+from geoseg.vector.ahead import Ahead
 from geoseg.vector.clean import sieve
 from geoseg.vector.fields import Features
 from geoseg.vector.geometry import Geometries, parts_of
@@ -147,8 +148,15 @@ class _Run:
             if self.confidence is not None:
                 confidence = ReadAhead(self.confidence, height, width)
                 stack.callback(confidence.close)
-            done = self._progress(height if plan.cleans else 0)
-            for batch in iter_polygons(rows, plan.shape, confidence=confidence, on_rows=done):
+            seen = _Seen(self._progress(height if plan.cleans else 0), self.listener.check)
+            made = stack.enter_context(
+                # Outlines are followed on one core while another measures and writes them.
+                Ahead(
+                    iter_polygons(rows, plan.shape, confidence=confidence, on_rows=seen.tell),
+                    on_wait=seen.show,
+                )
+            )
+            for batch in made:
                 for part in parts_of(batch, PART_VERTICES):
                     self.listener.check()
                     yield self.tally.count(self._placed(part))
@@ -226,6 +234,32 @@ class _Run:
             self.listener.progress(before + rows, total, done_px)
 
         return done
+
+
+class _Seen:
+    """How many rows have been seen, told by one thread and shown by another.
+
+    Args:
+        show: told the rows when there are more.
+        check: called every time; may stop the run.
+    """
+
+    def __init__(self, show: Callable[[int], None], check: Callable[[], None]) -> None:
+        self._show = show
+        self._check = check
+        self._rows = self._shown = 0
+
+    def tell(self, rows: int) -> None:
+        """Take note."""
+        self._rows = rows
+
+    def show(self) -> None:
+        """Show what is new; called often."""
+        self._check()
+        rows = self._rows
+        if rows != self._shown:
+            self._shown = rows
+            self._show(rows)
 
 
 def result_record(result: VectorResult) -> dict[str, Any]:

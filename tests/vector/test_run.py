@@ -405,7 +405,11 @@ def test_progress_counts_rows(make_map, tmp_path):
 
     options = VectorOptions(min_area_m2=1.0, block_px=30)
     vectorize_raster(make_map(), tmp_path / "layer.gpkg", options=options, listener=Counts())
-    assert [done for done, _, _ in Counts.seen] == [30, 60, 90, 120, 150, 180]
+    rows = [done for done, _, _ in Counts.seen]
+    # Outlines are followed ahead of their writing, so that several strips may be told of at once.
+    assert rows[:3] == [30, 60, 90]
+    assert rows == sorted(set(rows))
+    assert set(rows[3:]) <= {120, 150, 180}
     assert Counts.seen[-1] == (180, 180, 90 * 110)
 
 
