@@ -18,7 +18,7 @@ from geoseg.raster.reader import open_raster, read_window
 from geoseg.spec import ModelSpec
 from geoseg.types import Window
 
-GDAL_CACHE_BYTES = 64 * 2**20
+GDAL_CACHE_BYTES = 16 * 2**20
 # Buffers of the writer thread and of GDAL's COG driver.
 WRITER_BYTES = 96 * 2**20
 # Windows of this size, in a grid of 3 x 3, tell whether an image looks like the training data.

@@ -136,9 +136,15 @@ def check_input(info: RasterInfo, spec: ModelSpec, bands: BandIndexes | None = N
 
 
 def read_window(
-    dataset: DatasetReader, selection: Selection, window: Window
+    dataset: DatasetReader, selection: Selection, window: Window, out: Values | None = None
 ) -> tuple[Values, ValidMask | None]:
     """Return raw values (C, H, W) of a window and where they are usable.
+
+    Args:
+        dataset: opened.
+        selection: bands, type and what makes them usable.
+        window: in pixels of the raster.
+        out: memory for the values, of their shape and type, any strides; None: new memory.
 
     Returns:
         The values, and True where usable (H, W), or None where every pixel is. Where only some
@@ -149,7 +155,8 @@ def read_window(
     """
     box = RasterioWindow(window.col, window.row, window.width, window.height)
     try:
-        values = dataset.read(list(selection.bands), window=box, out_dtype=selection.dtype)
+        as_type = {"out_dtype": selection.dtype} if out is None else {"out": out}
+        values = dataset.read(list(selection.bands), window=box, **as_type)
         if not selection.may_be_invalid:
             return values, None
         valid = _valid_by_value(values, selection)

@@ -6,7 +6,7 @@ handle each, while the network still works on the row before.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -55,7 +55,7 @@ class TileRow:
     Attributes:
         index: which row of tiles.
         first_col: column of the model's grid that the arrays start at.
-        values: (C, rows, cols).
+        values: (C, rows, cols); good until the next row of tiles is asked for.
         valid: True where usable, (rows, cols); None: everywhere.
         raster_row: first raster row (within the crop) of ``raster_valid``.
         raster_valid: validity on the raster's own grid, this row and the one before; None when the
@@ -95,6 +95,7 @@ class TileReader:
         self._cols = (0, 0)
         self._last_row = 0
         self._current: TileRow | None = None
+        self._buffers: list[Values] = []
         self._next: Future[TileRow] | None = None
 
     def __enter__(self) -> "TileReader":
@@ -157,44 +158,31 @@ class TileReader:
     def _load(self, row: int, before: TileRow | None) -> TileRow:
         """Read one row of tiles; called on the loader thread."""
         first, stop = self.grid.rows.span(row)
-        width = self._cols[1] - self._cols[0]
-        bands = len(self.source.selection.bands)
-        dtype = np.float32 if self.source.is_resampled else np.dtype(self.source.selection.dtype)
-        values = np.empty((bands, stop - first, width), dtype)
-        valid = np.ones((stop - first, width), dtype=bool)
-        known = self._copy_overlap(before, first, values, valid)
-        jobs = [
-            (
-                slice(a - self._cols[0], b - self._cols[0]),
-                self._submit(i, first + known, stop, a, b),
-            )
-            for i, (a, b) in enumerate(self._segments())
-        ]
-        parts = []
-        for part, job in jobs:
-            segment = job.result()
-            values[:, known:, part] = segment.values
-            if segment.valid is not None:
-                valid[known:, part] = segment.valid
-            parts.append(segment)
-        raster_row, raster_valid = self._raster_valid(before, parts)
-        return TileRow(
-            row, self._cols[0], values, None if valid.all() else valid, raster_row, raster_valid
-        )
+        values = self._buffer(row, stop - first)
+        known = 0
+        if before is not None:  # its last rows come again: they are copied, not read
+            known = max(0, self.grid.rows.span(before.index)[1] - first)
+            values[:, :known] = before.values[:, before.values.shape[1] - known :]
+        jobs = []
+        for i, (a, b) in enumerate(self._segments()):
+            part = slice(a - self._cols[0], b - self._cols[0])
+            into = values[:, known:, part]
+            jobs.append((part, self._submit(i, (first + known, stop), (a, b), into)))
+        parts = [(part, job.result()) for part, job in jobs]
+        valid = _joined_valid(before, parts, known, (stop - first, values.shape[2]))
+        raster_row, raster_valid = self._raster_valid(before, [segment for _, segment in parts])
+        return TileRow(row, self._cols[0], values, valid, raster_row, raster_valid)
 
-    def _copy_overlap(
-        self, before: TileRow | None, first: int, values: Values, valid: ValidMask
-    ) -> int:
-        """Copy the rows that the tile row before has read; return their number."""
-        if before is None:
-            return 0
-        known = self.grid.rows.span(before.index)[1] - first
-        if known <= 0:
-            return 0
-        values[:, :known] = before.values[:, -known:]
-        if before.valid is not None:
-            valid[:known] = before.valid[-known:]
-        return known
+    def _buffer(self, row: int, rows: int) -> Values:
+        """Return the memory of a row of tiles: two take turns, that in use and the next one."""
+        width = self._cols[1] - self._cols[0]
+        if not self._buffers or self._buffers[0].shape[2] < width:
+            dtype = np.float32 if self.source.is_resampled else self.source.selection.dtype
+            bands = len(self.source.selection.bands)
+            shape = bands, self.grid.rows.tile_px, width
+            self._buffers = []
+            self._buffers = [np.empty(shape, dtype) for _ in range(2)]
+        return self._buffers[row % 2][:, :rows, :width]
 
     def _segments(self) -> Iterator[tuple[int, int]]:
         """Yield column ranges of the model's grid, one per reader job, cut at the file's blocks."""
@@ -210,13 +198,11 @@ class TileReader:
             start = stop
 
     def _submit(
-        self, i: int, row_first: int, row_stop: int, col_first: int, col_stop: int
+        self, i: int, rows: tuple[int, int], cols: tuple[int, int], into: Values
     ) -> "Future[_Segment]":
         reader = i % len(self._readers)
         handle = self._handles[reader]
-        return self._readers[reader].submit(
-            _read_segment, handle, self.source, (row_first, row_stop), (col_first, col_stop)
-        )
+        return self._readers[reader].submit(_read_segment, handle, self.source, rows, cols, into)
 
     def _raster_valid(
         self, before: TileRow | None, parts: "list[_Segment]"
@@ -250,7 +236,8 @@ def reader_thread(i: int) -> ThreadPoolExecutor:
 
 @dataclass(frozen=True)
 class _Segment:
-    values: Values
+    """Validity of a box of the model's grid, on it and on the raster's own."""
+
     valid: ValidMask | None
     raster_row: int = 0
     raster_col: int = 0
@@ -258,22 +245,45 @@ class _Segment:
     raster_valid: ValidMask | None = None
 
 
+def _joined_valid(
+    before: TileRow | None,
+    parts: Sequence[tuple[slice, _Segment]],
+    known: int,
+    shape: tuple[int, int],
+) -> ValidMask | None:
+    """Return a row of tiles' validity; its first ``known`` rows are the last ones of ``before``."""
+    above = None if before is None or known == 0 else before.valid
+    if above is None and all(segment.valid is None for _, segment in parts):
+        return None
+    valid = np.ones(shape, dtype=bool)
+    if above is not None:
+        valid[:known] = above[-known:]
+    for part, segment in parts:
+        if segment.valid is not None:
+            valid[known:, part] = segment.valid
+    return None if valid.all() else valid
+
+
 def _read_segment(
-    handle: DatasetReader, source: Source, rows: tuple[int, int], cols: tuple[int, int]
+    handle: DatasetReader,
+    source: Source,
+    rows: tuple[int, int],
+    cols: tuple[int, int],
+    into: Values,
 ) -> _Segment:
-    """Return a box of the model's grid; called on a reader thread."""
+    """Read a box of the model's grid ``into`` memory of its size; called on a reader thread."""
     row_lo, row_hi = source.rows.support(*rows)
     col_lo, col_hi = source.cols.support(*cols)
     crop = source.crop
     window = Window(crop.row + row_lo, crop.col + col_lo, row_hi - row_lo, col_hi - col_lo)
-    values, valid = read_window(handle, source.selection, window)
     if not source.is_resampled:
-        return _Segment(values, valid)
+        return _Segment(read_window(handle, source.selection, window, into)[1])
 
+    values, valid = read_window(handle, source.selection, window)
     if valid is not None and not valid.any():
-        shape = (rows[1] - rows[0], cols[1] - cols[0])
-        nothing = np.zeros((len(values), *shape), np.float32), np.zeros(shape, dtype=bool)
-        return _Segment(*nothing, row_lo, col_lo, row_hi - row_lo, valid)
+        into[:] = 0
+        nothing = np.zeros((rows[1] - rows[0], cols[1] - cols[0]), dtype=bool)
+        return _Segment(nothing, row_lo, col_lo, row_hi - row_lo, valid)
 
     def resample(array: FloatArray) -> FloatArray:
         array = resample_axis(array, source.rows, *rows, axis=-2, offset=row_lo)
@@ -291,7 +301,8 @@ def _read_segment(
         sums = resample(np.where(known, physical, np.float32(0)))
         resampled = (sums / np.maximum(weights, np.float32(1e-6))).astype(np.float32)
         shares = None if valid is None else weights >= 0.5
-    return _Segment(resampled, shares, row_lo, col_lo, row_hi - row_lo, valid)
+    into[:] = resampled
+    return _Segment(shares, row_lo, col_lo, row_hi - row_lo, valid)
 
 
 def _extend(array: np.ndarray, tile_px: int) -> np.ndarray:

@@ -46,8 +46,8 @@ def compare(raster: Path, rounds: int) -> None:
             )
 
 
-def compare_widths(folder: Path) -> None:
-    """Print peak memory for rasters of growing width."""
+def compare_widths(folder: Path, rounds: int) -> None:
+    """Print peak memory for rasters of growing width, medians of all rounds."""
     print(f"peak RSS with --max-memory {MAX_MEMORY_GB}GB, rasters 1024 px high")
     for model in ("conv1x1", MODEL):
         peaks = []
@@ -56,7 +56,8 @@ def compare_widths(folder: Path) -> None:
             if not raster.exists():
                 make_scene(raster, 1024, width)
             arguments = ["geoseg", model, "fp32", "128", str(raster), MAX_MEMORY_GB]
-            peaks.append(in_child(CHILD, arguments)["rss_mb"])
+            runs = [in_child(CHILD, arguments) for _ in range(rounds)]
+            peaks.append(medians(runs)["rss_mb"])
         text = ", ".join(f"{w} px {p:.0f} MB" for w, p in zip(WIDTHS_PX, peaks, strict=True))
         spread = max(peaks) / min(peaks) - 1
         print(f"  {model}: {text}; largest {100 * spread:.1f} % above the least", flush=True)
@@ -75,7 +76,7 @@ def main() -> None:
         print(f"{options.size} x {options.size} px, 3 bands uint8, deflate COG, {ratio:.2f} : 1")
         compare(raster, options.rounds)
         raster.unlink()
-        compare_widths(Path(folder))
+        compare_widths(Path(folder), options.rounds)
 
 
 if __name__ == "__main__":
