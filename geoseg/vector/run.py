@@ -36,6 +36,8 @@ from geoseg.vector.write import write_layer
 
 # Measured and written at once: little memory, and arrays that stay in the processor's cache.
 PART_VERTICES = 2**17
+# Above it lies no rounding.
+LARGEST_CONFIDENCE = 1.001
 
 
 def vectorize_raster(
@@ -189,6 +191,13 @@ class _Run:
         repaired = 0 if plan.reprojection is None else plan.reprojection.repaired
         if repaired:
             self.listener.log("warning", f"{repaired} polygons were mended after reprojection")
+        if tally.least_confidence < 0 or tally.most_confidence > LARGEST_CONFIDENCE:
+            self.listener.log(
+                "warning",
+                "expected confidences from 0 to 1; polygons got means from "
+                f"{tally.least_confidence:.4g} to {tally.most_confidence:.4g}. Check that the "
+                "raster declares its scale, as the one that was written with the map does.",
+            )
         if tally.unplaced and plan.ground.place is not None:
             self.listener.log("warning", f"{tally.unplaced} polygons have no place on the earth")
         return VectorResult(

@@ -62,6 +62,7 @@ class Tally:
         self.area_m2: dict[int, float] = defaultdict(float)
         self.squared = self.could_be_square = 0
         self.unplaced = 0
+        self.least_confidence, self.most_confidence = 0.0, 1.0
 
     def count(self, features: Features) -> Features:
         """Take a batch into account, and return it."""
@@ -85,6 +86,10 @@ class Tally:
         self.squared += int((batch.squared & wanted).sum())
         self.could_be_square += int(wanted.sum())
         self.unplaced += int(unplaced.sum())
+        # Features without any are NaN, which fmin and fmax pass over.
+        least, most = self.least_confidence, self.most_confidence
+        self.least_confidence = float(np.fmin.reduce(batch.confidence, initial=least))
+        self.most_confidence = float(np.fmax.reduce(batch.confidence, initial=most))
         return features
 
     def areas(

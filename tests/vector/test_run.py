@@ -382,6 +382,28 @@ def test_an_interrupted_run_leaves_nothing(make_map, tmp_path):
         assert {p.name for p in set(tmp_path.rglob("*")) - before} <= {"map.tif", "map.tif.aux.xml"}
 
 
+@pytest.mark.parametrize(("scale", "is_said"), [(1 / 254, False), (1.0, True)])
+def test_confidences_without_their_scale_are_warned_of(
+    make_map, make_raster, tmp_path, scale, is_said
+):
+    class Log(Listener):
+        warned: list[str] = []  # noqa: RUF012  one run
+
+        def log(self, level, message):
+            if level == "warning" and "confidence" in message:
+                self.warned.append(message)
+
+    stored = np.full((30, 40), 254, np.uint8)
+    stored[0, 0] = 255
+    confidence = make_raster(stored, "confidence.tif", nodata=255, scales=(scale,))
+    options = VectorOptions(confidence=confidence)
+    class_map = make_map(np.zeros((30, 40), np.uint8))
+    vectorize_raster(class_map, tmp_path / "layer.gpkg", options=options, listener=Log())
+    assert bool(Log.warned) == is_said
+    if is_said:
+        assert "from 0 to 254" in Log.warned[0]
+
+
 def test_replacing_needs_overwrite(make_map, tmp_path):
     path, out = make_map(), tmp_path / "layer.shp"
     vectorize_raster(path, out)
