@@ -32,6 +32,8 @@ def command(as_json: bool, seams: tuple[str, str] | None, tile_size_px: int | No
         raise UsageError("--tile-size goes with --seams.")
     record = doctor_record()
     click.echo(json.dumps(record, indent=2) if as_json else _text(record))
+# Beside the two operations of SegMAN, which have backends of their own.
+KERNELS = ["normalize", "blend", "classify", "overviews", "sieve", "polygons"]
 
 
 def doctor_record() -> dict[str, Any]:
@@ -66,9 +68,9 @@ def doctor_record() -> dict[str, Any]:
                 "usable": reason is None,
                 "reason": reason,
                 "instruction_set": _native.instruction_set(),
-                "for": ["normalize", "blend", "classify"],
+                "for": KERNELS,
             },
-            "reference": {"usable": True, "for": ["normalize", "blend", "classify"]},
+            "reference": {"usable": True, "for": KERNELS},
         },
         "operations": {name: available_backends(name) for name in BACKENDS},
         "layout": "channels_last",
@@ -112,7 +114,7 @@ def _text(record: dict[str, Any]) -> str:
         f"cpu       {cpu['name']}, {cpu['threads']} threads, {cpu['simd']}; bf16: {cpu['bf16']}",
         f"cuda      {', '.join(cuda['names']) if cuda['usable'] else 'no: ' + cuda['reason']}",
         f"mps       {'yes' if mps['usable'] else 'no: ' + mps['reason']}",
-        f"kernels   compiled for {kernels['instruction_set']}: normalize, blend, classify"
+        f"kernels   compiled for {kernels['instruction_set']}: {', '.join(kernels['for'])}"
         if kernels["usable"]
         else f"kernels   {kernels['reason']}: the slower reference path runs instead",
         *_operations(record["operations"]),

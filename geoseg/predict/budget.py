@@ -3,16 +3,23 @@
 import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from geoseg.config import PredictOptions
 from geoseg.errors import OutOfMemoryError
 from geoseg.predict.memory import peak_rss_bytes
-from geoseg.predict.plan import PredictPlan, strip_bytes
+from geoseg.predict.plan import (
+    PredictPlan,
+    fitting_strip,
+    strip_bytes,
+    widest_strip_px,
+    with_strips,
+)
 from geoseg.predict.tiles import TileRunner
 from geoseg.raster.reader import open_raster, read_window
 from geoseg.spec import ModelSpec
@@ -58,9 +65,7 @@ def measure(
         runner.run([(blank, None)] * count)
         seconds = min(seconds, time.perf_counter() - began)
     tiles = plan.tile_count(list(range(len(plan.panels))))
-    widest = max(plan.tile_cols(p)[-1] - plan.tile_cols(p)[0] + 1 for p in plan.panels)
-    width_px = min(widest * tile, plan.grid.cols.length_px)
-    strip = strip_bytes(plan.grid, source, spec, plan.views, width_px)
+    strip = _strip_need(plan, spec)
     pixels = plan.height * plan.width
     per_pixel = sum(np.dtype(layer.dtype).itemsize * layer.bands for layer in plan.layers)
     folder = out.parent if out.parent.exists() else Path.cwd()
@@ -71,6 +76,30 @@ def measure(
         free_disk_bytes=shutil.disk_usage(folder).free,
         seconds=seconds / count * tiles if timed_batches else 0.0,
     )
+
+
+def keep_to_budget(
+    plan: PredictPlan, budget: Budget, spec: ModelSpec, most_bytes: int, device: torch.device
+) -> tuple[PredictPlan, Budget]:
+    """Return plan and budget with strips that are narrow enough, where that helps.
+
+    The map is the same: only more tiles are run twice, those at the borders of strips.
+    """
+    strip = _strip_need(plan, spec)
+    rest = budget.memory_bytes - strip
+    if rest + strip <= most_bytes:
+        return plan, budget
+    narrower = with_strips(plan, fitting_strip(plan, spec, most_bytes - rest), device)
+    need = _strip_need(narrower, spec)
+    if need >= strip:
+        return plan, budget
+    tiles = [p.tile_count(list(range(len(p.panels)))) for p in (plan, narrower)]
+    seconds = budget.seconds * tiles[1] / tiles[0]
+    return narrower, replace(budget, memory_bytes=rest + need, seconds=seconds)
+
+
+def _strip_need(plan: PredictPlan, spec: ModelSpec) -> int:
+    return strip_bytes(plan.grid, plan.source, spec, plan.views, widest_strip_px(plan))
 
 
 def check_budget(budget: Budget, options: PredictOptions) -> None:

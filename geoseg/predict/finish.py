@@ -149,6 +149,7 @@ def make_manifest(
         "layers": [dataclasses.asdict(layer) for layer in plan.layers],
         "tags": provenance(plan, segmenter.spec),
         "panels": [list(plan.window(panel)) for panel in plan.panels],
+        "strip_tiles": plan.strip_tiles,
         "raster": plan.source.info.name,
         "overwrite": overwrite,
     }

@@ -263,6 +263,11 @@ def _shared_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         current = read_manifest(folder)
     assert current is not None
     check_same(current["fingerprint"], manifest["fingerprint"], folder)
+    if current["panels"] != manifest["panels"]:  # shards that began at the same time
+        raise PartsMismatchError(
+            f"the parts in {str(folder)!r} are cut into other panels, for another --max-memory. "
+            "Run it again, with the same one."
+        )
     return current
 
 

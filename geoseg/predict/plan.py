@@ -59,6 +59,7 @@ class PredictPlan:
         grid: tiles on the model's grid.
         overlap_px: least overlap of neighbours.
         panels: units of work, in order.
+        strip_tiles: tile columns of a strip, where memory asks for fewer than usual; else None.
         views: test-time views.
         batch: tiles per forward pass.
         kinds: scores wanted beside the class map.
@@ -85,6 +86,7 @@ class PredictPlan:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     fingerprint: dict[str, Any]
+    strip_tiles: int | None = None
 
     @property
     def height(self) -> int:
@@ -162,9 +164,21 @@ class PredictPlan:
 
 
 def plan_prediction(
-    segmenter: Segmenter, raster: str, options: PredictOptions, device: torch.device
+    segmenter: Segmenter,
+    raster: str,
+    options: PredictOptions,
+    device: torch.device,
+    *,
+    strip_tiles: int | None = None,
 ) -> PredictPlan:
     """Check a raster against a model and decide how it is predicted; reads headers only.
+
+    Args:
+        segmenter: with its record.
+        raster: anything that rasterio opens.
+        options: how.
+        device: where the network runs.
+        strip_tiles: tile columns of a strip; None: as many as are worth their memory.
 
     Raises:
         InputError: raster and model do not fit each other; the message says what to do.
@@ -192,7 +206,11 @@ def plan_prediction(
     )
     views = len(VIEWS[options.tta])
     batch = options.batch_size or BATCH_SIZES.get(device.type, 1)
-    panels = _panels(grid, source, spec, views=views, batch=batch, device=device)
+    if strip_tiles is None:
+        usual = _usual_strip(grid, source, spec, views)
+        panels = _panels(grid, usual, batch=batch, device=device)
+    else:
+        panels = _panels(grid, strip_tiles, batch=batch, device=device)
     notes += list(selection.notes) + gsd_notes(gsd_m, target, spec)
     kinds = ScoreKinds(options.confidence is not None, options.probabilities is not None)
     georef = info.georef
@@ -215,6 +233,7 @@ def plan_prediction(
         warnings=(*([spec.warning] if spec.warning else []), *gsd_warnings(gsd_m, target, spec)),
         fingerprint=_fingerprint(segmenter, source, grid, area=area, options=options, device=device)
         | {"batch": batch, "overlap_px": overlap_px},
+        strip_tiles=strip_tiles,
     )
 
 
@@ -262,25 +281,47 @@ def _tiling(spec: ModelSpec, options: PredictOptions) -> tuple[int, int]:
     return tile_px, max(share, 2 * (spec.tile.halo_px or 0))
 
 
-def _panels(
-    grid: TileGrid,
-    source: Source,
-    spec: ModelSpec,
-    *,
-    views: int,
-    batch: int,
-    device: torch.device,
-) -> list[Panel]:
-    """Cut the grid so that memory and the cost of an interruption stay bounded."""
+def with_strips(plan: PredictPlan, tiles: int, device: torch.device) -> PredictPlan:
+    """Return a plan with strips of so many tile columns."""
+    panels = _panels(plan.grid, tiles, batch=plan.batch, device=device)
+    columns = "column" if tiles == 1 else "columns"
+    note = (
+        f"strips of {tiles} tile {columns} keep to --max-memory; those at their borders run twice"
+    )
+    return replace(plan, panels=tuple(panels), strip_tiles=tiles, notes=(*plan.notes, note))
+
+
+def fitting_strip(plan: PredictPlan, spec: ModelSpec, most_bytes: int) -> int:
+    """Return how many tile columns a strip may have that needs so much memory; at least one."""
+    grid, tile = plan.grid, plan.grid.rows.tile_px
+    fixed = strip_bytes(grid, plan.source, spec, plan.views, 0)
+    per_tile = strip_bytes(grid, plan.source, spec, plan.views, tile) - fixed
+    # On either side a strip needs a tile more than it finishes.
+    return max(1, (most_bytes - fixed) // per_tile - 2)
+
+
+def widest_strip_px(plan: PredictPlan) -> int:
+    """Return the columns of the model's grid that the widest strip reads."""
+    widest = max(plan.tile_cols(p)[-1] - plan.tile_cols(p)[0] + 1 for p in plan.panels)
+    return min(widest * plan.grid.rows.tile_px, plan.grid.cols.length_px)
+
+
+def _usual_strip(grid: TileGrid, source: Source, spec: ModelSpec, views: int) -> int:
+    """Return how many tile columns make a strip that costs little memory and few tiles twice."""
     count = len(grid.cols)
     stride = max(1, grid.cols.length_px // count)
     fixed = strip_bytes(grid, source, spec, views, 0)
     per_tile = strip_bytes(grid, source, spec, views, stride) - fixed
     cols = max(LEAST_STRIP_TILES, STRIP_BYTES // max(1, per_tile))
-    if count <= cols * 1.25:  # a narrow rest is not worth a strip of its own
-        cols = count
+    # A narrow rest is not worth a strip of its own.
+    return count if count <= cols * 1.25 else cols
+
+
+def _panels(grid: TileGrid, cols: int, *, batch: int, device: torch.device) -> list[Panel]:
+    """Cut the grid so that memory and the cost of an interruption stay bounded."""
     cols = -(-cols // batch) * batch
-    width_px = min(cols, count) * stride
+    stride = max(1, grid.cols.length_px // len(grid.cols))
+    width_px = min(cols, len(grid.cols)) * stride
     stride_rows = max(1, grid.rows.length_px // len(grid.rows))
     target = PANEL_PX.get(device.type, PANEL_PX["cpu"])
     rows = max(1, round(target / (width_px * stride_rows)))

@@ -17,7 +17,9 @@ from geoseg.listener import Listener
 from geoseg.predict.blend import Mosaic
 from geoseg.predict.budget import (
     GDAL_CACHE_BYTES,
+    Budget,
     check_budget,
+    keep_to_budget,
     measure,
     plan_record,
     statistics_warnings,
@@ -36,7 +38,7 @@ from geoseg.predict.finish import (
 )
 from geoseg.predict.memory import keep_freed_memory
 from geoseg.predict.model import as_segmenter, choose_device
-from geoseg.predict.parts import Parts, open_parts
+from geoseg.predict.parts import Parts, open_parts, parts_folder, read_manifest
 from geoseg.predict.plan import PredictPlan, plan_prediction
 from geoseg.predict.quicklook import write_quicklook
 from geoseg.predict.threads import OrderedThread
@@ -106,11 +108,9 @@ def predict_raster(
     check_options(outputs, options)
     device, segmenter = _ready(model, options)
     with quiet_georeference(), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-        plan = plan_prediction(segmenter, str(raster), options, device)
-        runner = TileRunner(
-            segmenter.for_scaling(plan.source.selection.scaling), options.tta, device
+        plan, runner, budget = _planned(
+            segmenter, str(raster), outputs.class_map, options, device=device, timed_batches=0
         )
-        budget = measure(plan, runner, segmenter.spec, outputs.class_map, timed_batches=0)
         check_budget(budget, options)
         check_inputs_kept(outputs, _inputs(plan, model, options))
         make_folders(outputs)
@@ -151,14 +151,36 @@ def plan_raster(
     options = options or PredictOptions()
     device, segmenter = _ready(model, options)
     with quiet_georeference(), rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE_BYTES):
-        plan = plan_prediction(segmenter, str(raster), options, device)
-        runner = TileRunner(
-            segmenter.for_scaling(plan.source.selection.scaling), options.tta, device
+        plan, _, budget = _planned(
+            segmenter, str(raster), Path(out), options, device=device, timed_batches=3
         )
-        budget = measure(plan, runner, segmenter.spec, Path(out), timed_batches=3)
         record = plan_record(plan, budget, segmenter.spec)
         record["warnings"] += statistics_warnings(plan, segmenter.spec)
     return record
+
+
+def _planned(
+    segmenter: Segmenter,
+    raster: str,
+    out: Path,
+    options: PredictOptions,
+    *,
+    device: torch.device,
+    timed_batches: int,
+) -> tuple[PredictPlan, TileRunner, Budget]:
+    """Return the plan of a run that keeps to its memory, and what runs its tiles."""
+    begun = None
+    if options.resume or options.shard is not None:
+        begun = read_manifest(parts_folder(out))
+    # A run that has begun goes on with its panels, whatever memory is allowed by now.
+    strip_tiles = begun.get("strip_tiles") if begun else None
+    plan = plan_prediction(segmenter, raster, options, device, strip_tiles=strip_tiles)
+    runner = TileRunner(segmenter.for_scaling(plan.source.selection.scaling), options.tta, device)
+    budget = measure(plan, runner, segmenter.spec, out, timed_batches=timed_batches)
+    if begun is None:
+        allowed = options.max_memory_bytes
+        plan, budget = keep_to_budget(plan, budget, segmenter.spec, allowed, device)
+    return plan, runner, budget
 
 
 def run_panels(

@@ -94,7 +94,7 @@ def _end_with_parent() -> None:
 
 
 def _made(out: Path) -> list[Path]:
-    """Return the COG and what GDAL writes beside it meanwhile: overviews."""
+    """Return the COG and what lies beside it meanwhile: overviews, and a VRT that has them."""
     return [path for path in out.parent.glob(f"{out.name}*") if path.is_file()]
 
 

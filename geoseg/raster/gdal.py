@@ -4,10 +4,12 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.windows import Window as RasterioWindow
 
 # rasterio lets some of GDAL's errors through unwrapped, and has no public name for them.
 GDAL_ERRORS = (RasterioError, CPLE_BaseError, OSError)
@@ -45,3 +47,17 @@ def quiet_georeference() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
+
+
+def check_complete(path: Path) -> None:
+    """Raise an error unless a finished file can be read to its end.
+
+    What GDAL cannot flush while it closes a file, it reports to nobody. The last row of blocks is
+    the last thing it writes, in a plain GeoTIFF and in a COG.
+    """
+    with rasterio.open(path) as dataset:
+        rows = dataset.block_shapes[0][0]
+        first = (dataset.height - 1) // rows * rows
+        window = RasterioWindow(0, first, dataset.width, dataset.height - first)
+        for band in dataset.indexes:
+            dataset.read(band, window=window)

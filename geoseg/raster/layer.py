@@ -36,6 +36,11 @@ class Layer:
     scale: float | None = None
     overviews: str = "MODE"
 
+    @property
+    def strip_rows(self) -> int:
+        """Rows of a block of its panels: fewer with many bands, whose last blocks wait for rows."""
+        return 64 if self.bands == 1 else 16
+
 
 def sidecars(out: Path) -> list[Path]:
     """Return the files that belong to a class map: PAM record and QGIS style."""
@@ -140,7 +145,7 @@ def _vrt_band(layer: Layer, band: int, sources: Mapping[str, Window]) -> str:
             f"      <SourceBand>{band}</SourceBand>\n"
             f'      <SourceProperties RasterXSize="{w.width}" RasterYSize="{w.height}" '
             f'DataType="{GDAL_TYPES[layer.dtype]}" BlockXSize="{w.width}" '
-            f'BlockYSize="{min(64, w.height)}"/>\n'
+            f'BlockYSize="{min(layer.strip_rows, w.height)}"/>\n'
             f'      <SrcRect xOff="0" yOff="0" {size}/>\n'
             f'      <DstRect xOff="{w.col}" yOff="{w.row}" {size}/>\n'
             "    </SimpleSource>\n"

@@ -4,9 +4,9 @@ GDAL makes them too, and takes longer over that than over all the rest of a Clou
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -18,14 +18,16 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg import _native
-from geoseg.raster.gdal import quiet_georeference
+from geoseg.raster.gdal import check_complete, quiet_georeference
 from geoseg.raster.layer import Layer
 
-# Rows that one job reads: about this much, in whole strips of the files.
+# What one job reads: about this much of one band, in whole strips of the files ...
 JOB_BYTES = 8 * 2**20
+# ... and all jobs at a time: as many threads as keep to it.
+JOBS_BYTES = 4 * JOB_BYTES
 STRIP_ROWS = 64
-# As this package's writer of VRTs and GDAL's own put it.
-BAND_END = "  </VRTRasterBand>\n"
+# As this package's writer of VRTs and GDAL's own put it; masks within are indented deeper.
+BAND_END = "\n  </VRTRasterBand>\n"
 
 Values = NDArray[np.generic]
 
@@ -41,7 +43,7 @@ def with_overviews(
         out: the files, made beside ``source``, have names that begin with its name.
         layer: its type, its nodata, and how values are put together.
         least_px: the last level is the first that is not larger than this, in both directions.
-        threads: jobs at the same time; the values do not depend on it.
+        threads: jobs at the same time at most; the values do not depend on it.
     """
     with ExitStack() as stack:
         stack.enter_context(quiet_georeference())
@@ -60,7 +62,7 @@ def with_overviews(
             before = levels[-1] if levels else source
             _write_level(before, level, layer, height=height, width=width, threads=threads)
             levels.append(level)
-        yield _with_levels(source, levels, own("vrt"))
+        yield _with_levels(source, levels, layer.bands, own("vrt"))
 
 
 def halve(values: Values, nodata: int, rule: str) -> Values:
@@ -115,47 +117,58 @@ def _write_level(
         "blockysize": STRIP_ROWS,
         "bigtiff": "if_safer",
     }
-    with rasterio.open(out, "w", **profile) as level:
-        row = 0
-        for rows in _halved_rows(source, layer, threads):
-            window = RasterioWindow(0, row, width, rows.shape[1])
-            level.write(rows, window=window)
-            row += rows.shape[1]
+    with (
+        rasterio.open(out, "w", **profile) as level,
+        closing(_halved_rows(source, layer, threads)) as found,
+    ):
+        for band, row, rows in found:
+            level.write(rows, band, window=RasterioWindow(0, row, width, len(rows)))
+    check_complete(out)
 
 
-def _halved_rows(source: Path, layer: Layer, threads: int) -> Iterator[Values]:
-    """Yield the rows of a raster at half their resolution, (bands, rows, columns), in order."""
+def _halved_rows(source: Path, layer: Layer, threads: int) -> Generator[tuple[int, int, Values]]:
+    """Yield band, first row and rows (H, W) of a raster at half its resolution, in order."""
     with ExitStack() as stack:
+        first = stack.enter_context(rasterio.open(source))
+        height, width = first.shape
+        strip_bytes = 2 * STRIP_ROWS * width * np.dtype(layer.dtype).itemsize
+        strips = max(1, JOB_BYTES // strip_bytes)
+        most = max(1, min(threads, JOBS_BYTES // (strips * strip_bytes)))
         # A handle belongs to one thread.
-        handles = [stack.enter_context(rasterio.open(source)) for _ in range(max(1, threads))]
+        handles = [first, *(stack.enter_context(rasterio.open(source)) for _ in range(most - 1))]
         workers = [stack.enter_context(ThreadPoolExecutor(1)) for _ in handles]
-        height, width = handles[0].shape
-        strip_bytes = 2 * STRIP_ROWS * width * np.dtype(layer.dtype).itemsize * layer.bands
-        step = 2 * STRIP_ROWS * max(1, JOB_BYTES // strip_bytes)
-        waiting: deque[Future[Values]] = deque()
-        for i, row in enumerate(range(0, height, step)):
+        waiting: deque[tuple[int, int, Future[Values]]] = deque()
+        step = 2 * STRIP_ROWS * strips
+        jobs = ((band, row) for band in first.indexes for row in range(0, height, step))
+        for i, (band, row) in enumerate(jobs):
             if len(waiting) == len(workers):
-                yield waiting.popleft().result()
+                yield _done(waiting.popleft())
             turn = i % len(workers)
-            rows = min(step, height - row)
-            waiting.append(workers[turn].submit(_read_halved, handles[turn], row, rows, layer))
+            window = RasterioWindow(0, row, width, min(step, height - row))
+            job = workers[turn].submit(_read_halved, handles[turn], band, window, layer)
+            waiting.append((band, row // 2, job))
         while waiting:
-            yield waiting.popleft().result()
+            yield _done(waiting.popleft())
 
 
-def _read_halved(dataset: DatasetReader, row: int, rows: int, layer: Layer) -> Values:
-    values = dataset.read(window=RasterioWindow(0, row, dataset.width, rows))
-    return np.stack([halve(band, layer.nodata, layer.overviews) for band in values])
+def _done(waiting: tuple[int, int, Future[Values]]) -> tuple[int, int, Values]:
+    band, row, job = waiting
+    return band, row, job.result()
 
 
-def _with_levels(source: Path, levels: Sequence[Path], vrt: Path) -> Path:
-    """Write a VRT of a raster in the same folder whose bands have these overviews."""
+def _read_halved(dataset: DatasetReader, band: int, window: RasterioWindow, layer: Layer) -> Values:
+    return halve(dataset.read(band, window=window), layer.nodata, layer.overviews)
+
+
+def _with_levels(source: Path, levels: Sequence[Path], count: int, vrt: Path) -> Path:
+    """Write a VRT of a raster of ``count`` bands, beside it, whose bands have these overviews."""
     if source.suffix == ".vrt":
         text = source.read_text("utf-8")
     else:
         copy_raster(str(source), str(vrt), driver="VRT")
         text = vrt.read_text("utf-8")
     *bands, end = text.split(BAND_END)
+    assert len(bands) == count, f"{len(bands)} of {count} bands found in {vrt.name}"
     text = ""
     for number, band in enumerate(bands, 1):
         added = (_overview(level.name, number) for level in levels)
@@ -166,8 +179,8 @@ def _with_levels(source: Path, levels: Sequence[Path], vrt: Path) -> Path:
 
 def _overview(name: str, band: int) -> str:
     return (
-        "    <Overview>\n"
+        "\n    <Overview>\n"
         f'      <SourceFilename relativeToVRT="1">{escape(name)}</SourceFilename>\n'
         f"      <SourceBand>{band}</SourceBand>\n"
-        "    </Overview>\n"
+        "    </Overview>"
     )

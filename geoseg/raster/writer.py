@@ -18,7 +18,7 @@ from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.errors import DiskFullError, MachineError
-from geoseg.raster.gdal import GDAL_ERRORS, cause_of
+from geoseg.raster.gdal import GDAL_ERRORS, cause_of, check_complete
 from geoseg.raster.georef import Georef
 from geoseg.raster.layer import Layer, vrt_text
 from geoseg.raster.overviews import with_overviews
@@ -67,7 +67,7 @@ class PartsWriter:
                 "compress": "deflate",
                 "zlevel": 1,
                 "interleave": "band",
-                "blockysize": 64,
+                "blockysize": layer.strip_rows,
                 "bigtiff": "if_safer",
             }
             with self._machine_errors():
@@ -92,7 +92,7 @@ class PartsWriter:
                 self._open.popitem()[1].close()
             for layer in self.layers:
                 partial, final = self._partial(layer), self.panel_path(layer, self._index)
-                _check_complete(partial)
+                check_complete(partial)
                 record[final.name] = file_record(partial)
                 _sync(partial)
                 partial.replace(final)
@@ -145,7 +145,7 @@ def finish_cog(vrt: Path, out: Path, layer: Layer, *, threads: int) -> Path:
 
     Args:
         vrt: over all panels, or another raster.
-        out: written in place; the caller renames it.
+        out: written in place, in the same folder; the caller renames it.
         layer: decides on overviews.
         threads: for compression; the bytes do not depend on it.
     """
@@ -162,7 +162,7 @@ def finish_cog(vrt: Path, out: Path, layer: Layer, *, threads: int) -> Path:
     with machine_errors(out.parent):
         with with_overviews(vrt, out, layer, least_px=BLOCK_PX, threads=threads) as source:
             copy_raster(str(source), str(out), driver="COG", **options)
-        _check_complete(out)
+        check_complete(out)
         _sync(out)
     return out
 
@@ -213,20 +213,6 @@ def _place(georef: Georef, window: Window) -> dict[str, Any]:
     if georef.has_transform:
         place["transform"] = georef.transform @ Affine.translation(window.col, window.row)
     return place
-
-
-def _check_complete(path: Path) -> None:
-    """Raise an error unless a finished file can be read to its end.
-
-    What GDAL cannot flush while it closes a file, it reports to nobody. The last row of blocks is
-    the last thing it writes, in a plain GeoTIFF and in a COG.
-    """
-    with rasterio.open(path) as dataset:
-        rows = dataset.block_shapes[0][0]
-        first = (dataset.height - 1) // rows * rows
-        window = RasterioWindow(0, first, dataset.width, dataset.height - first)
-        for band in dataset.indexes:
-            dataset.read(band, window=window)
 
 
 def _sync(path: Path) -> None:

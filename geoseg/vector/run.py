@@ -1,8 +1,8 @@
 """Vectorise a class map: from a raster of ids to a layer of polygons, step by step."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,9 @@ class _Run:
 
     def write(self, out: Path) -> None:
         """Write layer and style into the folder."""
-        write_layer(self.folder / out.name, self.plan.layer, self.features())
+        # Closed here also when writing fails: threads that read end before their files are closed.
+        with closing(self.features()) as features:
+            write_layer(self.folder / out.name, self.plan.layer, features)
         qml = qml_text(self.plan.layer.classes, self.tally.features)
         if out.suffix.lower() == ".gpkg":
             store_style(self.folder / out.name, self.plan.layer.name, qml)
@@ -121,7 +123,7 @@ class _Run:
             kept = out.with_suffix(".qml").name
             self.listener.log("info", f"no style was written: {kept} is another layer's")
 
-    def features(self) -> Iterator[Features]:
+    def features(self) -> Generator[Features]:
         """Yield what is written: cleaned, traced, measured and placed."""
         source, plan = self.source, self.plan
         height, width = source.height, source.width
@@ -158,6 +160,7 @@ class _Run:
                     on_wait=seen.show,
                 )
             )
+            stack.callback(seen.stop)
             for batch in made:
                 for part in parts_of(batch, PART_VERTICES):
                     self.listener.check()
@@ -191,7 +194,7 @@ class _Run:
         repaired = 0 if plan.reprojection is None else plan.reprojection.repaired
         if repaired:
             self.listener.log("warning", f"{repaired} polygons were mended after reprojection")
-        if tally.least_confidence < 0 or tally.most_confidence > LARGEST_CONFIDENCE:
+        if tally.least_confidence < 0 or tally.most_confidence > LARGEST_CONFIDENCE:  # none: inf
             self.listener.log(
                 "warning",
                 "expected confidences from 0 to 1; polygons got means from "
@@ -257,10 +260,17 @@ class _Seen:
         self._show = show
         self._check = check
         self._rows = self._shown = 0
+        self._stopped = False
 
     def tell(self, rows: int) -> None:
-        """Take note."""
+        """Take note; raises an InterruptedError once nobody asks any more."""
         self._rows = rows
+        if self._stopped:
+            raise InterruptedError
+
+    def stop(self) -> None:
+        """Say that nobody asks any more."""
+        self._stopped = True
 
     def show(self) -> None:
         """Show what is new; called often."""

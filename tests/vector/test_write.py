@@ -1,5 +1,7 @@
 import json
 import sqlite3
+import subprocess
+import sys
 
 import geopandas
 import numpy as np
@@ -200,3 +202,31 @@ def test_a_raster_keeps_its_own_style(tmp_path):
     assert publish.style_file(out, overwrite=True) == tmp_path / "map.qml"
     (tmp_path / "map.tif").touch()
     assert publish.style_file(out, overwrite=True) is None
+
+
+FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+from geoseg.cli.main import main
+main(["vectorize", *sys.argv[1:], "--progress", "none"])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".parquet"])
+def test_a_process_whose_writing_fails_ends_and_leaves_nothing(make_raster, tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 5, (700, 700)).astype(np.uint8)
+    class_map = make_raster(noise, "map.tif", nodata=255)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(class_map), str(folder / f"layer{suffix}")],
+        capture_output=True,
+        text=True,
+        timeout=120,  # a thread that is not told to end would keep the process for ever
+        check=False,
+    )
+    assert done.returncode == 4, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(folder.iterdir()) == []
