@@ -10,6 +10,8 @@ import click
 import geoseg
 from geoseg.errors import UsageError
 
+# Beside the two operations of SegMAN, which have backends of their own.
+KERNELS = ("normalize", "blend", "classify", "overviews", "sieve", "polygons")
 PACKAGES = ("torch", "numpy", "rasterio", "shapely", "geopandas", "pyogrio", "safetensors")
 OPTIONAL = ("torchgeo", "lightning", "onnx", "onnxruntime", "natten")
 
@@ -32,8 +34,6 @@ def command(as_json: bool, seams: tuple[str, str] | None, tile_size_px: int | No
         raise UsageError("--tile-size goes with --seams.")
     record = doctor_record()
     click.echo(json.dumps(record, indent=2) if as_json else _text(record))
-# Beside the two operations of SegMAN, which have backends of their own.
-KERNELS = ["normalize", "blend", "classify", "overviews", "sieve", "polygons"]
 
 
 def doctor_record() -> dict[str, Any]:
@@ -68,9 +68,9 @@ def doctor_record() -> dict[str, Any]:
                 "usable": reason is None,
                 "reason": reason,
                 "instruction_set": _native.instruction_set(),
-                "for": KERNELS,
+                "for": list(KERNELS),
             },
-            "reference": {"usable": True, "for": KERNELS},
+            "reference": {"usable": True, "for": list(KERNELS)},
         },
         "operations": {name: available_backends(name) for name in BACKENDS},
         "layout": "channels_last",

@@ -18,15 +18,22 @@ def check_georeference(info: RasterInfo, options: PredictOptions) -> None:
         return
     if options.gsd == "native" and (options.aoi is None and options.bounds is None):
         return
+    lacking = "CRS" if georef.crs is None else "transform"
+    if options.gsd == "native" and options.aoi is None and georef.has_transform:
+        return
+    if options.gsd == "native":
+        given = "--bounds" if options.aoi is None else "--aoi"
+        raise GeoreferenceError(
+            f"expected a raster with CRS and transform, which {given} needs; {info.name!r} has no "
+            f"{lacking}. Assign it (gdal_edit.py, or gdalwarp for control points), or leave "
+            f"{given} away."
+        )
     if georef.gcps or georef.rpcs is not None:
         kind = "ground control points" if georef.gcps else "RPC coefficients"
         raise GeoreferenceError(
             f"expected a raster with CRS and transform; {info.name!r} is placed by {kind} only. "
             "Warp it first (gdalwarp), or give --gsd native to predict it in image geometry."
         )
-    lacking = "CRS" if georef.crs is None else "transform"
-    if options.gsd == "native" and options.aoi is None and georef.has_transform:
-        return
     raise GeoreferenceError(
         f"expected a georeferenced raster; {info.name!r} has no {lacking}. Assign it (for example "
         "gdal_translate -a_srs EPSG:CODE), or give --gsd native to predict it without."
