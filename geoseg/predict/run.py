@@ -51,9 +51,6 @@ from geoseg.segmenter import Segmenter
 
 # The VRT over unfinished parts is rewritten at most this often.
 VRT_EVERY_S = 2.0
-# The next pass of a network this slow waits until the answer of the last one is blended and freed,
-# which takes a hundredth of its time: its memory then lies where it lay before, and does not grow.
-SLOW_BATCH_S = 0.1
 # From here on GDAL takes seconds to make the COG, longer than somebody waits who has stopped a run.
 LARGE_PX = 10**8
 
@@ -287,13 +284,9 @@ class _Work:
             self.listener.check()
             wanted = [col for col in batch if is_needed(self.plan, tile_row, col)]
             tiles = [self.reader.read_tile(row, col) for col in wanted]
-            began = time.perf_counter()
             logits = dict(zip(wanted, self.runner.run(tiles), strict=True))
             cols = [col for col in batch if col in mosaic.tile_cols]
             self.blending.submit(_blend, mosaic, collector, cols, logits)
-            if time.perf_counter() - began > SLOW_BATCH_S:
-                del logits
-                self.blending.wait()
             self.done_tiles += len(cols)
             self.listener.progress(self.done_tiles, self.total_tiles, self.done_pixels)
         self.blending.submit(self._end_row, collector, first_output_row)

@@ -21,10 +21,15 @@ def model():
     return levels_model(CLASSES, tile=TileSpec(64, 16, min_px=1))
 
 
-@pytest.fixture
-def wide(make_raster):
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
     values = np.random.default_rng(0).integers(0, CLASSES, (1, 150, 3000)).astype(np.uint8)
-    return make_raster(values, "wide.tif")
+    path = tmp_path_factory.mktemp("wide") / "wide.tif"
+    size = {"width": 3000, "height": 150, "count": 1, "dtype": "uint8"}
+    place = {"crs": "EPSG:32633", "transform": NORTH_UP}
+    with rasterio.open(path, "w", driver="GTiff", **size, **place) as dataset:
+        dataset.write(values)
+    return path
 
 
 @pytest.fixture
