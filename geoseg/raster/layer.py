@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 from geoseg.raster.georef import Georef
@@ -40,6 +41,22 @@ class Layer:
     def strip_rows(self) -> int:
         """Rows of a block of its panels: fewer with many bands, whose last blocks wait for rows."""
         return 64 if self.bands == 1 else 16
+
+    def profile(self, height: int, width: int) -> dict[str, Any]:
+        """Return how rasterio writes a part of it that is read again soon: fast, in full rows."""
+        return {
+            "driver": "GTiff",
+            "height": height,
+            "width": width,
+            "count": self.bands,
+            "dtype": self.dtype,
+            "nodata": self.nodata,
+            "compress": "deflate",
+            "zlevel": 1,
+            "interleave": "band",
+            "blockysize": self.strip_rows,
+            "bigtiff": "if_safer",
+        }
 
 
 def sidecars(out: Path) -> list[Path]:

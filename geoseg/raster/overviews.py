@@ -104,21 +104,8 @@ def _write_level(
     source: Path, out: Path, layer: Layer, *, height: int, width: int, threads: int
 ) -> None:
     """Write the raster of ``source`` at half its resolution, strip by strip."""
-    profile = {
-        "driver": "GTiff",
-        "height": height,
-        "width": width,
-        "count": layer.bands,
-        "dtype": layer.dtype,
-        "nodata": layer.nodata,
-        "compress": "deflate",
-        "zlevel": 1,
-        "interleave": "band",
-        "blockysize": STRIP_ROWS,
-        "bigtiff": "if_safer",
-    }
     with (
-        rasterio.open(out, "w", **profile) as level,
+        rasterio.open(out, "w", **layer.profile(height, width)) as level,
         closing(_halved_rows(source, layer, threads)) as found,
     ):
         for band, row, rows in found:

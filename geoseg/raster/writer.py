@@ -57,23 +57,10 @@ class PartsWriter:
         """Begin the files of a panel that covers ``window`` of the output."""
         self._index = index
         for layer in self.layers:
-            profile = {
-                "driver": "GTiff",
-                "height": window.height,
-                "width": window.width,
-                "count": layer.bands,
-                "dtype": layer.dtype,
-                "nodata": layer.nodata,
-                "compress": "deflate",
-                "zlevel": 1,
-                "interleave": "band",
-                "blockysize": layer.strip_rows,
-                "bigtiff": "if_safer",
-            }
             with self._machine_errors():
                 place = _place(self.georef, window)
                 self._open[layer.name] = rasterio.open(
-                    self._partial(layer), "w", **profile, **place
+                    self._partial(layer), "w", **layer.profile(window.height, window.width), **place
                 )
 
     def write_rows(self, row: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
