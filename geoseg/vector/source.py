@@ -145,10 +145,15 @@ def open_confidence(path: Path, class_map: ClassMap) -> Iterator[ConfidenceMap]:
     """Open a raster of confidences.
 
     Raises:
-        InputError: it does not lie on the map's grid.
+        InputError: it has several bands, or does not lie on the map's grid.
     """
     name = str(path)
     with _opened(name) as dataset:
+        if dataset.count != 1:
+            raise BandMismatchError(
+                f"expected a confidence raster of one band; {name!r} has {dataset.count}. Give the "
+                "one that was written with the map (--confidence of geoseg predict)."
+            )
         with quiet_georeference():
             _check_same_grid(dataset, class_map, name)
         if np.dtype(dataset.dtypes[0]).kind not in "iuf":

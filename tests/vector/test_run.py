@@ -382,6 +382,16 @@ def test_an_interrupted_run_leaves_nothing(make_map, tmp_path):
         assert {p.name for p in set(tmp_path.rglob("*")) - before} <= {"map.tif", "map.tif.aux.xml"}
 
 
+def test_a_picture_is_no_confidence(make_map, make_raster, tmp_path):
+    picture = make_raster(np.zeros((3, 30, 40), np.uint8), "picture.tif")
+    options = VectorOptions(confidence=picture)
+    with pytest.raises(InputError, match="confidence raster of one band; .* has 3"):
+        vectorize_raster(
+            make_map(np.zeros((30, 40), np.uint8)), tmp_path / "layer.gpkg", options=options
+        )
+    assert not (tmp_path / "layer.gpkg").exists()
+
+
 @pytest.mark.parametrize(("scale", "is_said"), [(1 / 254, False), (1.0, True)])
 def test_confidences_without_their_scale_are_warned_of(
     make_map, make_raster, tmp_path, scale, is_said
