@@ -105,7 +105,7 @@ class Mosaic:
         width = grid.cols.starts[tile_cols[-1]] + tile - self._origin
         # Two tiles' sums: the current one and the one to its left, whose overlap moves on.
         self._sums = torch.zeros((2, planes, tile, tile), device=device)
-        self._carry = torch.zeros((planes, carry_rows(grid.rows), width), device=device)
+        self._carry = torch.zeros((planes, grid.rows.most_shared_px, width), device=device)
         self._carried = 0
         self._row = -1
 
@@ -168,12 +168,6 @@ class Mosaic:
         y, x = self.grid.rows.starts[self._row], self.grid.cols.starts[col]
         logits = sums[:, top - y : bottom - y, left - x : right - x]
         return Finished(Window(top, left, bottom - top, right - left), logits)
-
-
-def carry_rows(rows: Axis) -> int:
-    """Return the most rows that two rows of tiles share."""
-    shared = [rows.span(i)[1] - rows.starts[i + 1] for i in range(len(rows) - 1)]
-    return max([0, *shared])
 
 
 def blend(

@@ -13,13 +13,7 @@ import torch
 from geoseg.config import PredictOptions
 from geoseg.errors import OutOfMemoryError
 from geoseg.predict.memory import peak_rss_bytes
-from geoseg.predict.plan import (
-    PredictPlan,
-    fitting_strip,
-    strip_bytes,
-    widest_strip_px,
-    with_strips,
-)
+from geoseg.predict.plan import PredictPlan, with_strips
 from geoseg.predict.tiles import TileRunner
 from geoseg.raster.reader import open_raster, read_window
 from geoseg.spec import ModelSpec
@@ -51,9 +45,7 @@ class Budget:
     seconds: float
 
 
-def measure(
-    plan: PredictPlan, runner: TileRunner, spec: ModelSpec, out: Path, *, timed_batches: int
-) -> Budget:
+def measure(plan: PredictPlan, runner: TileRunner, out: Path, *, timed_batches: int) -> Budget:
     """Run the network on empty tiles to learn its memory and, with more than one, its time."""
     source, tile = plan.source, plan.grid.rows.tile_px
     dtype = np.float32 if source.is_resampled else np.dtype(source.selection.dtype)
@@ -65,41 +57,35 @@ def measure(
         runner.run([(blank, None)] * count)
         seconds = min(seconds, time.perf_counter() - began)
     tiles = plan.tile_count(list(range(len(plan.panels))))
-    strip = _strip_need(plan, spec)
     pixels = plan.height * plan.width
-    per_pixel = sum(np.dtype(layer.dtype).itemsize * layer.bands for layer in plan.layers)
     folder = out.parent if out.parent.exists() else Path.cwd()
     return Budget(
-        memory_bytes=peak_rss_bytes() + strip + GDAL_CACHE_BYTES + WRITER_BYTES,
+        memory_bytes=peak_rss_bytes() + plan.strip_bytes + GDAL_CACHE_BYTES + WRITER_BYTES,
         # The parts, the map, and its overviews while they are made.
-        disk_bytes=int(pixels * per_pixel * (1 + 1 + 2 / 3)),
+        disk_bytes=int(pixels * plan.cost.pixel_bytes * (1 + 1 + 2 / 3)),
         free_disk_bytes=shutil.disk_usage(folder).free,
         seconds=seconds / count * tiles if timed_batches else 0.0,
     )
 
 
 def keep_to_budget(
-    plan: PredictPlan, budget: Budget, spec: ModelSpec, most_bytes: int, device: torch.device
+    plan: PredictPlan, budget: Budget, most_bytes: int, device: torch.device
 ) -> tuple[PredictPlan, Budget]:
     """Return plan and budget with strips that are narrow enough, where that helps.
 
     The map is the same: only more tiles are run twice, those at the borders of strips.
     """
-    strip = _strip_need(plan, spec)
+    strip = plan.strip_bytes
     rest = budget.memory_bytes - strip
     if rest + strip <= most_bytes:
         return plan, budget
-    narrower = with_strips(plan, fitting_strip(plan, spec, most_bytes - rest), device)
-    need = _strip_need(narrower, spec)
+    narrower = with_strips(plan, plan.cost.fitting_tiles(most_bytes - rest), device)
+    need = narrower.strip_bytes
     if need >= strip:
         return plan, budget
     tiles = [p.tile_count(list(range(len(p.panels)))) for p in (plan, narrower)]
     seconds = budget.seconds * tiles[1] / tiles[0]
     return narrower, replace(budget, memory_bytes=rest + need, seconds=seconds)
-
-
-def _strip_need(plan: PredictPlan, spec: ModelSpec) -> int:
-    return strip_bytes(plan.grid, plan.source, spec, plan.views, widest_strip_px(plan))
 
 
 def check_budget(budget: Budget, options: PredictOptions) -> None:

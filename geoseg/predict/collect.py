@@ -10,11 +10,12 @@ from torch import Tensor
 
 from geoseg.predict.blend import Finished
 from geoseg.predict.plan import PredictPlan
-from geoseg.predict.scores import Layers, classify, empty_layers, fill_nodata
+from geoseg.predict.scores import Layers, ScoreKinds, classify, empty_layers, fill_nodata
 from geoseg.raster.grid import Panel
 from geoseg.raster.resample import resample_axis
 from geoseg.raster.tiles import TileRow
 from geoseg.segmenter import Segmenter
+from geoseg.spec import ModelSpec
 from geoseg.types import ValidMask, Window
 
 # Resampled logits are brought back in pieces of this many columns, to bound memory.
@@ -34,6 +35,33 @@ class OutputRows:
     layers: Layers  # (bands, rows, columns) each
 
 
+class RowMemory:
+    """Memory of the output under two rows of tiles, which take turns.
+
+    One is written while the next is filled; they stay for the whole run, so that the heap is not
+    torn by large blocks that come and go beside the network's own.
+    """
+
+    def __init__(self, spec: ModelSpec, kinds: ScoreKinds) -> None:
+        self._spec = spec
+        self._kinds = kinds
+        self._memory: list[Layers] = [{}, {}]
+        self._turn = 0
+
+    def take(self, height: int, width: int) -> Layers:
+        """Return layers as `empty_layers` makes them; good until the call after the next."""
+        self._turn = 1 - self._turn
+        pixels = height * width
+        flat = self._memory[self._turn]
+        if any(layer.shape[-1] < pixels for layer in flat.values()) or not flat:
+            self._memory[self._turn] = flat = {}  # the old memory goes before the new comes
+            self._memory[self._turn] = flat = empty_layers(self._spec, self._kinds, 1, pixels)
+        return {
+            name: layer.ravel()[: len(layer) * pixels].reshape(len(layer), height, width)
+            for name, layer in flat.items()
+        }
+
+
 class Collector:
     """Turns finished logits of one strip into rows of the output.
 
@@ -42,6 +70,7 @@ class Collector:
         segmenter: its record names classes and temperature.
         panel: the first one of the strip that is made; rows of tiles above it are run for their
             overlap alone.
+        memory: of the rows it returns.
         tap: hears of all logits that become pixels of the map.
     """
 
@@ -50,9 +79,11 @@ class Collector:
         plan: PredictPlan,
         segmenter: Segmenter,
         panel: Panel,
+        memory: RowMemory,
         tap: LogitsTap | None = None,
     ) -> None:
         self.plan = plan
+        self.memory = memory
         self.spec = segmenter.spec
         self.tap = tap
         window = plan.window(panel)
@@ -78,7 +109,7 @@ class Collector:
             return
         if self._rows is None:
             width = self.cols[1] - self.cols[0]
-            self._rows = empty_layers(self.spec, self.plan.kinds, w.height, width)
+            self._rows = self.memory.take(w.height, width)
         part = slice(w.col - self.cols[0], w.col_end - self.cols[0])
         layers = {name: rows[:, :, part] for name, rows in self._rows.items()}
         valid = output_valid(self.plan, self._tile_row, w)
@@ -126,7 +157,7 @@ class Collector:
         if row >= row_end or self._logits is None:
             return None
         width = self.cols[1] - self.cols[0]
-        layers = empty_layers(self.spec, self.plan.kinds, row_end - row, width)
+        layers = self.memory.take(row_end - row, width)
         for start in range(self.cols[0], self.cols[1], COLUMNS_AT_ONCE):
             stop = min(start + COLUMNS_AT_ONCE, self.cols[1])
             piece = slice(start - self.cols[0], stop - self.cols[0])

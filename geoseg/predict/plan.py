@@ -1,6 +1,7 @@
 """Everything that a run decides before its first tile: area, grid, panels, layers, messages."""
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from geoseg import _native
 from geoseg.config import PredictOptions
 from geoseg.errors import UsageError
 from geoseg.predict.area import Area, Stencil, load_area
-from geoseg.predict.blend import carry_rows
 from geoseg.predict.place import (
     check_georeference,
     choose_crop,
@@ -23,6 +23,7 @@ from geoseg.predict.place import (
     target_gsd,
 )
 from geoseg.predict.scores import SCORE_NODATA, SCORE_STEPS, ScoreKinds
+from geoseg.predict.strips import StripCost
 from geoseg.predict.tiles import VIEWS
 from geoseg.raster.georef import (
     Georef,
@@ -34,16 +35,12 @@ from geoseg.raster.info import RasterInfo, content_sample, inspect_raster
 from geoseg.raster.layer import Layer
 from geoseg.raster.reader import Selection, check_input, open_raster
 from geoseg.raster.resample import AxisMap
-from geoseg.raster.tiles import Source
+from geoseg.raster.segments import Source
 from geoseg.segmenter import Segmenter, legal_side
 from geoseg.spec import ModelSpec
 from geoseg.types import Window
 
 BATCH_SIZES = {"cpu": 1, "cuda": 8, "mps": 4}
-# A strip of tile columns holds about this much beside the network, however wide the raster is ...
-STRIP_BYTES = 96 * 2**20
-# ... unless so few tiles fit that those at its border, which two strips run, would cost too much.
-LEAST_STRIP_TILES = 16
 # Output pixels of a panel, about what an interruption costs.
 PANEL_PX = {"cpu": 8 * 2**20, "cuda": 32 * 2**20, "mps": 8 * 2**20}
 
@@ -62,6 +59,7 @@ class PredictPlan:
         strip_tiles: tile columns of a strip, where memory asks for fewer than usual; else None.
         views: test-time views.
         batch: tiles per forward pass.
+        cost: what a strip's memory depends on.
         kinds: scores wanted beside the class map.
         layers: rasters to write.
         gsd_m: native GSD along columns and rows; None: unknown.
@@ -79,6 +77,7 @@ class PredictPlan:
     panels: tuple[Panel, ...]
     views: int
     batch: int
+    cost: StripCost
     kinds: ScoreKinds
     layers: tuple[Layer, ...]
     gsd_m: tuple[float, float] | None
@@ -97,6 +96,13 @@ class PredictPlan:
     def width(self) -> int:
         """Columns of the output."""
         return self.source.crop.width
+
+    @property
+    def strip_bytes(self) -> int:
+        """Memory that the widest strip holds beside the network."""
+        spans = self.grid.cols.span
+        tiles = [self.tile_cols(panel) for panel in self.panels]
+        return self.cost.memory_bytes(max(spans(t[-1])[1] - spans(t[0])[0] for t in tiles))
 
     @property
     def rows_back(self) -> AxisMap:
@@ -206,13 +212,18 @@ def plan_prediction(
     )
     views = len(VIEWS[options.tta])
     batch = options.batch_size or BATCH_SIZES.get(device.type, 1)
-    if strip_tiles is None:
-        usual = _usual_strip(grid, source, spec, views)
-        panels = _panels(grid, usual, batch=batch, device=device)
-    else:
-        panels = _panels(grid, strip_tiles, batch=batch, device=device)
-    notes += list(selection.notes) + gsd_notes(gsd_m, target, spec)
     kinds = ScoreKinds(options.confidence is not None, options.probabilities is not None)
+    layers = _layers(spec, kinds)
+    cost = StripCost(
+        source,
+        grid,
+        planes=views * spec.num_classes,
+        pixel_bytes=sum(layer.pixel_bytes for layer in layers),
+        readers=options.readers or _usual_readers(info),
+        batch=batch,
+    )
+    panels = _panels(grid, strip_tiles or cost.usual_tiles(), batch=batch, device=device)
+    notes += list(selection.notes) + gsd_notes(gsd_m, target, spec)
     georef = info.georef
     if georef.has_transform:
         georef = replace(georef, transform=crop_transform(georef.transform, crop))
@@ -225,8 +236,9 @@ def plan_prediction(
         panels=tuple(panels),
         views=views,
         batch=batch,
+        cost=cost,
         kinds=kinds,
-        layers=_layers(spec, kinds),
+        layers=layers,
         gsd_m=gsd_m,
         target_gsd_m=target,
         notes=tuple(notes),
@@ -235,18 +247,6 @@ def plan_prediction(
         | {"batch": batch, "overlap_px": overlap_px},
         strip_tiles=strip_tiles,
     )
-
-
-def strip_bytes(grid: TileGrid, source: Source, spec: ModelSpec, views: int, width_px: int) -> int:
-    """Return the memory that a strip of ``width_px`` columns needs beside the network."""
-    planes = views * spec.num_classes
-    tile = grid.rows.tile_px
-    item = 4 if source.is_resampled else np.dtype(source.selection.dtype).itemsize
-    blend = 4 * planes * (carry_rows(grid.rows) * width_px + 2 * tile * tile)
-    images = 2 * tile * width_px * (len(source.selection.bands) * item + 1)
-    scores = tile * width_px * (4 + spec.num_classes)
-    regrid = 4 * planes * (tile + 8) * width_px if source.is_resampled else 0
-    return blend + images + scores + regrid
 
 
 def _source(
@@ -291,32 +291,6 @@ def with_strips(plan: PredictPlan, tiles: int, device: torch.device) -> PredictP
     return replace(plan, panels=tuple(panels), strip_tiles=tiles, notes=(*plan.notes, note))
 
 
-def fitting_strip(plan: PredictPlan, spec: ModelSpec, most_bytes: int) -> int:
-    """Return how many tile columns a strip may have that needs so much memory; at least one."""
-    grid, tile = plan.grid, plan.grid.rows.tile_px
-    fixed = strip_bytes(grid, plan.source, spec, plan.views, 0)
-    per_tile = strip_bytes(grid, plan.source, spec, plan.views, tile) - fixed
-    # On either side a strip needs a tile more than it finishes.
-    return max(1, (most_bytes - fixed) // per_tile - 2)
-
-
-def widest_strip_px(plan: PredictPlan) -> int:
-    """Return the columns of the model's grid that the widest strip reads."""
-    widest = max(plan.tile_cols(p)[-1] - plan.tile_cols(p)[0] + 1 for p in plan.panels)
-    return min(widest * plan.grid.rows.tile_px, plan.grid.cols.length_px)
-
-
-def _usual_strip(grid: TileGrid, source: Source, spec: ModelSpec, views: int) -> int:
-    """Return how many tile columns make a strip that costs little memory and few tiles twice."""
-    count = len(grid.cols)
-    stride = max(1, grid.cols.length_px // count)
-    fixed = strip_bytes(grid, source, spec, views, 0)
-    per_tile = strip_bytes(grid, source, spec, views, stride) - fixed
-    cols = max(LEAST_STRIP_TILES, STRIP_BYTES // max(1, per_tile))
-    # A narrow rest is not worth a strip of its own.
-    return count if count <= cols * 1.25 else cols
-
-
 def _panels(grid: TileGrid, cols: int, *, batch: int, device: torch.device) -> list[Panel]:
     """Cut the grid so that memory and the cost of an interruption stay bounded."""
     cols = -(-cols // batch) * batch
@@ -326,6 +300,11 @@ def _panels(grid: TileGrid, cols: int, *, batch: int, device: torch.device) -> l
     target = PANEL_PX.get(device.type, PANEL_PX["cpu"])
     rows = max(1, round(target / (width_px * stride_rows)))
     return plan_panels(grid, tile_rows=rows, tile_cols=cols)
+
+
+def _usual_readers(info: RasterInfo) -> int:
+    is_local = any(Path(name).exists() for name in info.files)
+    return min(4, os.cpu_count() or 1) if is_local else 8
 
 
 def _layers(spec: ModelSpec, kinds: ScoreKinds) -> tuple[Layer, ...]:

@@ -10,7 +10,7 @@ from rasterio.enums import Resampling
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.raster.reader import open_raster
-from geoseg.raster.tiles import Source
+from geoseg.raster.segments import Source
 from geoseg.raster.writer import machine_errors
 from geoseg.spec import ClassSpec
 from geoseg.types import ValidMask

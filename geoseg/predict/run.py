@@ -1,6 +1,5 @@
 """Predict a raster: from a model and a GeoTIFF to a georeferenced class map, step by step."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from geoseg.predict.budget import (
     plan_record,
     statistics_warnings,
 )
-from geoseg.predict.collect import Collector, LogitsTap, is_needed
+from geoseg.predict.collect import Collector, LogitsTap, RowMemory, is_needed
 from geoseg.predict.finish import (
     Outputs,
     check_inputs_kept,
@@ -42,7 +41,7 @@ from geoseg.predict.parts import Parts, open_parts, parts_folder, read_manifest
 from geoseg.predict.plan import PredictPlan, plan_prediction
 from geoseg.predict.quicklook import write_quicklook
 from geoseg.predict.threads import OrderedThread
-from geoseg.predict.tiles import TileRunner
+from geoseg.predict.tiles import Tile, TileRunner
 from geoseg.raster.gdal import quiet_georeference
 from geoseg.raster.grid import Panel, shard_of
 from geoseg.raster.tiles import TileReader
@@ -176,10 +175,10 @@ def _planned(
     strip_tiles = begun.get("strip_tiles") if begun else None
     plan = plan_prediction(segmenter, raster, options, device, strip_tiles=strip_tiles)
     runner = TileRunner(segmenter.for_scaling(plan.source.selection.scaling), options.tta, device)
-    budget = measure(plan, runner, segmenter.spec, out, timed_batches=timed_batches)
+    budget = measure(plan, runner, out, timed_batches=timed_batches)
     if begun is None:
         allowed = options.max_memory_bytes
-        plan, budget = keep_to_budget(plan, budget, segmenter.spec, allowed, device)
+        plan, budget = keep_to_budget(plan, budget, allowed, device)
     return plan, runner, budget
 
 
@@ -202,7 +201,7 @@ def run_panels(
         share = shard_of(len(plan.panels), options.shard)
     todo = [i for i in share if i not in parts.done]
     work = _Work(plan, runner, parts, listener, plan.tile_count(todo), tap=tap)
-    with work.open(_reader_threads(plan, options)):
+    with work.open():
         for panels in _columns(plan, todo):
             work.run_column(panels)
     return work.done_tiles
@@ -230,15 +229,20 @@ class _Work:
         self.done_tiles = 0
         self.done_pixels = sum(w.height * w.width for w in parts.done.values())
         self.writer = PartsWriter(parts.folder, plan.layers, plan.height, plan.width, plan.georef)
+        self.row_memory = RowMemory(self.runner.segmenter.spec, plan.kinds)
         self._vrt_at = 0.0
 
     @contextmanager
-    def open(self, threads: int) -> Iterator[None]:
+    def open(self) -> Iterator[None]:
         """Hold the threads of the run; leave no half panel and a true VRT behind."""
+        plan = self.plan
         with (
-            TileReader(self.plan.source, self.plan.grid, threads=threads) as self.reader,
-            # Each step may be this far ahead of the next: enough to keep both busy.
-            OrderedThread("geoseg-write", ahead=2) as self.writing,
+            TileReader(
+                plan.source, plan.grid, threads=plan.cost.readers, batch=plan.batch
+            ) as self.reader,
+            # One row is written while the next is filled: `RowMemory` holds two.
+            OrderedThread("geoseg-write", ahead=0) as self.writing,
+            # The network may be this many tiles ahead of their blending.
             OrderedThread("geoseg-blend", ahead=2) as self.blending,
         ):
             try:
@@ -257,10 +261,11 @@ class _Work:
         batches = plan.batches(first)
         rows = range(plan.first_tile_row(first), panels[-1].rows[-1] + 1)
         self.reader.start(rows, range(batches[0][0], batches[-1][-1] + 1))
-        planes = plan.views * self.runner.segmenter.spec.num_classes
         cols = plan.tile_cols(first)
-        mosaic = Mosaic(plan.grid, planes, cols, plan.strip_cols(first), self.runner.device)
-        collector = Collector(plan, self.runner.segmenter, first, self.tap)
+        mosaic = Mosaic(
+            plan.grid, plan.cost.planes, cols, plan.strip_cols(first), self.runner.device
+        )
+        collector = Collector(plan, self.runner.segmenter, first, self.row_memory, self.tap)
         for panel in panels:
             window = plan.window(panel)
             self.writer.open_panel(panel.index, window)
@@ -277,19 +282,27 @@ class _Work:
         first_output_row: int,
     ) -> None:
         """Run one row of tiles; blending, classifying and writing follow on their threads."""
-        tile_row = self.reader.tile_row(row)
+        tile_row = self.reader.advance(row, batches[0][0])
         self.blending.submit(mosaic.start_row, row)
         self.blending.submit(collector.begin_row, tile_row)
         for batch in batches:
             self.listener.check()
-            wanted = [col for col in batch if is_needed(self.plan, tile_row, col)]
-            tiles = [self.reader.read_tile(row, col) for col in wanted]
+            wanted, tiles = self._read_batch(row, batch)
             logits = dict(zip(wanted, self.runner.run(tiles), strict=True))
             cols = [col for col in batch if col in mosaic.tile_cols]
             self.blending.submit(_blend, mosaic, collector, cols, logits)
             self.done_tiles += len(cols)
             self.listener.progress(self.done_tiles, self.total_tiles, self.done_pixels)
         self.blending.submit(self._end_row, collector, first_output_row)
+
+    def _read_batch(self, row: int, batch: range) -> tuple[list[int], list[Tile]]:
+        """Return the tiles of a batch that some valid pixel needs, and their columns."""
+        wanted, tiles = [], []
+        for col in batch:
+            if is_needed(self.plan, self.reader.advance(row, col), col):
+                wanted.append(col)
+                tiles.append(self.reader.read_tile(row, col))
+        return wanted, tiles
 
     def _end_row(self, collector: Collector, first_output_row: int) -> None:
         """Pass the output rows that a row of tiles has completed on to the writer."""
@@ -354,13 +367,6 @@ def _columns(plan: PredictPlan, todo: Sequence[int]) -> Iterator[list[Panel]]:
         column.append(panel)
     if column:
         yield column
-
-
-def _reader_threads(plan: PredictPlan, options: PredictOptions) -> int:
-    if options.readers is not None:
-        return options.readers
-    is_local = any(Path(name).exists() for name in plan.source.info.files)
-    return min(4, os.cpu_count() or 1) if is_local else 8
 
 
 def _slow(segmenter: Segmenter, device: torch.device) -> Iterator[str]:

@@ -79,7 +79,8 @@ class TileRunner:
 
     def _to_device(self, tiles: Sequence[Tile]) -> tuple[Tensor, Tensor | None]:
         """Return values (N, C, H, W) in the file's dtype and validity (N, H, W) or None."""
-        values = _tensor(np.stack([v for v, _ in tiles]))
+        arrays = [values for values, _ in tiles]
+        values = _tensor(np.stack(arrays) if len(arrays) > 1 else arrays[0][None])
         valid = None
         if any(mask is not None for _, mask in tiles):
             shape = tiles[0][0].shape[1:]

@@ -52,6 +52,12 @@ class Axis:
         inner = [self.core(i)[0] for i in range(1, len(self.starts))]
         return (0, *inner, self.length_px)
 
+    @cached_property
+    def most_shared_px(self) -> int:
+        """The most pixels that two neighbours have in common."""
+        pairs = zip(range(len(self)), self.starts[1:], strict=False)
+        return max([0, *(self.span(i)[1] - start for i, start in pairs)])
+
     def needed(self, first_px: int, stop_px: int) -> range:
         """Return the tiles whose cores touch pixels [first, stop)."""
         touching = [

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import numpy as np
+
 from geoseg.raster.georef import Georef
 from geoseg.spec import ClassSpec
 from geoseg.types import Window
@@ -36,6 +38,11 @@ class Layer:
     band_names: tuple[str, ...] = ()
     scale: float | None = None
     overviews: str = "MODE"
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel, all bands."""
+        return np.dtype(self.dtype).itemsize * self.bands
 
     @property
     def strip_rows(self) -> int:

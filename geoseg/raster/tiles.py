@@ -1,73 +1,68 @@
-"""Reads the tiles of a strip, row by row, ahead of their use, each pixel decoded once.
+"""Reads the tiles of a strip, row by row, ahead of their use.
 
-A *tile row* is the band of pixels under one row of tiles, as wide as the strip. Its upper rows are
-copied from the row before; the rest is read in segments of columns, one reader thread and one file
-handle each, while the network still works on the row before.
+A *tile row* is the band of pixels under one row of tiles, as wide as the strip. It is read in
+*segments* of columns, one reader thread and one file handle each, a few segments ahead of the tile
+that the network is at. A segment holds only the rows that no tile above has; those that two rows of
+tiles share are kept from the upper one. So memory depends on the strip's width by the shared rows
+alone.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 
-from geoseg.raster.gdal import network_environment
 from geoseg.raster.grid import TileGrid
-from geoseg.raster.info import RasterInfo
-from geoseg.raster.reader import Selection, open_handle, read_window
-from geoseg.raster.resample import AxisMap, FloatArray, resample_axis
-from geoseg.types import ValidMask, Values, Window
-
-# Narrower reads cost more in calls than they gain in parallel decoding.
-MIN_SEGMENT_PX = 1024
-
-
-@dataclass(frozen=True)
-class Source:
-    """A raster as it is read for one run.
-
-    Attributes:
-        info: its header.
-        selection: bands and validity.
-        crop: the part that is predicted, in the raster's pixels.
-        rows: raster rows of the crop -> rows of the model's grid.
-        cols: likewise for columns.
-    """
-
-    info: RasterInfo
-    selection: Selection
-    crop: Window
-    rows: AxisMap
-    cols: AxisMap
-
-    @property
-    def is_resampled(self) -> bool:
-        """Whether the model's grid differs from the raster's."""
-        return not (self.rows.is_identity and self.cols.is_identity)
+from geoseg.raster.reader import open_handle
+from geoseg.raster.segments import (
+    Source,
+    Validity,
+    read_segment,
+    reader_thread,
+    segment_px,
+    segments_ahead,
+)
+from geoseg.types import ValidMask, Values
 
 
-@dataclass(frozen=True)
+@dataclass
 class TileRow:
-    """Pixels under one row of tiles of a strip, on the model's grid.
+    """Validity of the pixels under one row of tiles of a strip.
+
+    It grows to the right: columns count once the tile above them has been asked for.
 
     Attributes:
         index: which row of tiles.
-        first_col: column of the model's grid that the arrays start at.
-        values: (C, rows, cols); good until the next row of tiles is asked for.
-        valid: True where usable, (rows, cols); None: everywhere.
+        first_col: column of the model's grid that ``valid`` starts at.
+        valid: True where usable, (rows, cols) on the model's grid; None: everywhere so far.
         raster_row: first raster row (within the crop) of ``raster_valid``.
-        raster_valid: validity on the raster's own grid, this row and the one before; None when the
-            raster is not resampled.
+        raster_valid: validity on the raster's own grid, of this row of tiles and of what is still
+            needed of the one before; None when the raster is not resampled.
     """
 
     index: int
     first_col: int
-    values: Values
     valid: ValidMask | None
     raster_row: int
     raster_valid: ValidMask | None
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """New pixels of a row of tiles, in columns [start, stop) of the model's grid."""
+
+    row: int
+    start: int
+    stop: int
+    memory: NDArray[Any]  # flat, from the pool
+    values: Values  # in that memory, (C, new rows, columns)
+    job: "Future[Validity]"
 
 
 class TileReader:
@@ -77,26 +72,31 @@ class TileReader:
         source: what is read.
         grid: where the tiles lie on the model's grid.
         threads: reader threads, each with its own handle.
+        batch: tiles that are run together, which are read ahead.
     """
 
-    def __init__(self, source: Source, grid: TileGrid, *, threads: int) -> None:
+    def __init__(self, source: Source, grid: TileGrid, *, threads: int, batch: int = 1) -> None:
         self.source = source
         self.grid = grid
-        name = source.info.name
+        self._dtype = np.dtype(np.float32 if source.is_resampled else source.selection.dtype)
+        self._step = segment_px(source)
+        self._ahead = segments_ahead(source, grid, threads, batch)
         self._handles: list[DatasetReader] = []
         self._readers: list[ThreadPoolExecutor] = []
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="geoseg-tile-row")
         with contextlib.ExitStack() as stack:
             stack.callback(self.close)
             for i in range(max(1, threads)):
-                self._handles.append(open_handle(name))
+                self._handles.append(open_handle(source.info.name))
                 self._readers.append(reader_thread(i))
             stack.pop_all()
         self._cols = (0, 0)
-        self._last_row = 0
-        self._current: TileRow | None = None
-        self._buffers: list[Values] = []
-        self._next: Future[TileRow] | None = None
+        self._first_row = self._last_row = 0
+        self._todo: Iterator[tuple[int, int, int, int]] = iter(())
+        self._coming: deque[_Segment] = deque()
+        self._here: deque[_Segment] = deque()
+        self._pool: list[NDArray[Any]] = []
+        self._shared = self._empty(0, 0)
+        self._tile_row: TileRow | None = None
 
     def __enter__(self) -> "TileReader":
         """Return the reader itself."""
@@ -108,7 +108,6 @@ class TileReader:
 
     def close(self) -> None:
         """Stop the threads and close the handles; what is being read is waited for."""
-        self._loader.shutdown(wait=True, cancel_futures=True)
         for reader in self._readers:
             reader.shutdown(wait=True, cancel_futures=True)
         for handle in self._handles:
@@ -119,190 +118,196 @@ class TileReader:
         """Begin with the first of ``tile_rows``, over the columns of ``tile_cols``."""
         self._drain()
         self._cols = self.grid.cols.span(tile_cols[0])[0], self.grid.cols.span(tile_cols[-1])[1]
-        self._last_row = tile_rows[-1]
-        self._current = None
-        self._next = self._loader.submit(self._load, tile_rows[0], None)
+        self._first_row, self._last_row = tile_rows[0], tile_rows[-1]
+        self._tile_row = None
+        rows = max(self._shared_below(row) for row in tile_rows)
+        width = self._cols[1] - self._cols[0]
+        if self._shared.shape[1] < rows or self._shared.shape[2] < width:
+            self._shared = self._empty(0, 0)  # the old memory goes before the new comes
+            self._shared = self._empty(rows, width)
+        self._todo = self._segments(tile_rows)
+        self._read_ahead()
 
-    def tile_row(self, row: int) -> TileRow:
-        """Return a row of tiles, and start to read the one below it."""
-        if self._current is None or self._current.index != row:
-            assert self._next is not None, "start() comes first"
-            self._current = self._next.result()
-            self._next = None
-            assert self._current.index == row, "rows are served in order"
-            if row < self._last_row:
-                self._next = self._loader.submit(self._load, row + 1, self._current)
-        return self._current
+    def advance(self, row: int, col: int) -> TileRow:
+        """Wait for the pixels under a tile; those that only tiles before it need are forgotten.
+
+        Tiles come row by row, each row from left to right; some may be left out.
+
+        Raises:
+            RasterReadError: the file is damaged or cut short there.
+        """
+        if self._tile_row is None or self._tile_row.index != row:
+            self._forget(self._cols[1])
+            self._tile_row = self._begin_row(row)
+        start, stop = self.grid.cols.span(col)
+        self._forget(start)
+        while not self._here or self._here[-1].stop < stop:
+            segment = self._coming.popleft()
+            assert segment.row == row, "tiles are served in order"
+            self._take(self._tile_row, segment)
+            self._here.append(segment)
+            self._read_ahead()
+        return self._tile_row
 
     def read_tile(self, row: int, col: int) -> tuple[Values, ValidMask | None]:
         """Return a tile's values (C, tile, tile) and validity (tile, tile) or None.
 
         A raster smaller than the tile is extended by reflection, or by repetition where it has but
-        one pixel to reflect.
+        one pixel to reflect. The values are the caller's own.
         """
-        band = self.tile_row(row)
+        tile_row = self.advance(row, col)
         start, stop = self.grid.cols.span(col)
-        part = slice(start - band.first_col, stop - band.first_col)
+        top, bottom = self.grid.rows.span(row)
+        known = self._known(row)
+        values = self._empty(bottom - top, stop - start)
+        origin = self._cols[0]
+        values[:, :known] = self._shared[:, :known, start - origin : stop - origin]
+        for segment in self._here:
+            a, b = max(start, segment.start), min(stop, segment.stop)
+            if a < b:
+                part = segment.values[:, :, a - segment.start : b - segment.start]
+                values[:, known:, a - start : b - start] = part
         tile_px = self.grid.cols.tile_px
-        values = _extend(band.values[:, :, part], tile_px)
-        valid = None if band.valid is None else _extend(band.valid[:, part], tile_px)
-        return values, valid
+        valid = tile_row.valid
+        if valid is not None:
+            valid = _extend(valid[:, start - origin : stop - origin], tile_px)
+        return _extend(values, tile_px), valid
 
     def _drain(self) -> None:
-        if self._next is not None:
-            self._next.cancel()
+        """Forget the strip before; jobs that have begun are waited for."""
+        for segment in self._coming:
+            segment.job.cancel()
+        for segment in self._coming:
             with contextlib.suppress(BaseException):
-                self._next.result()
-        self._next = None
+                segment.job.result()
+        self._pool += [segment.memory for segment in (*self._coming, *self._here)]
+        self._coming.clear()
+        self._here.clear()
 
-    def _load(self, row: int, before: TileRow | None) -> TileRow:
-        """Read one row of tiles; called on the loader thread."""
-        first, stop = self.grid.rows.span(row)
-        values = self._buffer(row, stop - first)
-        known = 0
-        if before is not None:  # its last rows come again: they are copied, not read
-            known = max(0, self.grid.rows.span(before.index)[1] - first)
-            values[:, :known] = before.values[:, before.values.shape[1] - known :]
-        jobs = []
-        for i, (a, b) in enumerate(self._segments()):
-            part = slice(a - self._cols[0], b - self._cols[0])
-            into = values[:, known:, part]
-            jobs.append((part, self._submit(i, (first + known, stop), (a, b), into)))
-        parts = [(part, job.result()) for part, job in jobs]
-        valid = _joined_valid(before, parts, known, (stop - first, values.shape[2]))
-        raster_row, raster_valid = self._raster_valid(before, [segment for _, segment in parts])
-        return TileRow(row, self._cols[0], values, valid, raster_row, raster_valid)
+    def _empty(self, rows: int, cols: int) -> Values:
+        return np.empty((len(self.source.selection.bands), rows, cols), self._dtype)
 
-    def _buffer(self, row: int, rows: int) -> Values:
-        """Return the memory of a row of tiles: two take turns, that in use and the next one."""
-        width = self._cols[1] - self._cols[0]
-        if not self._buffers or self._buffers[0].shape[2] < width:
-            dtype = np.float32 if self.source.is_resampled else self.source.selection.dtype
-            bands = len(self.source.selection.bands)
-            shape = bands, self.grid.rows.tile_px, width
-            self._buffers = []
-            self._buffers = [np.empty(shape, dtype) for _ in range(2)]
-        return self._buffers[row % 2][:, :rows, :width]
+    def _shared_below(self, row: int) -> int:
+        """Return how many rows the row of tiles below ``row`` has in common with it."""
+        if row == self._last_row:
+            return 0
+        return max(0, self.grid.rows.span(row)[1] - self.grid.rows.starts[row + 1])
 
-    def _segments(self) -> Iterator[tuple[int, int]]:
-        """Yield column ranges of the model's grid, one per reader job, cut at the file's blocks."""
-        cols = self.source.cols
-        block_px = self.source.info.block_shape[1]
-        blocks = max(1, -(-MIN_SEGMENT_PX // block_px))
-        step = max(1, round(blocks * block_px / cols.ratio))
-        crop_shift = round(self.source.crop.col / cols.ratio)
-        start, last = self._cols
-        while start < last:
-            stop = min(last, (start + crop_shift) // step * step + step - crop_shift)
-            yield start, stop
-            start = stop
+    def _known(self, row: int) -> int:
+        """Return how many rows are there from the row of tiles above, once one has been run."""
+        return 0 if row == self._first_row else self._shared_below(row - 1)
 
-    def _submit(
-        self, i: int, rows: tuple[int, int], cols: tuple[int, int], into: Values
-    ) -> "Future[_Segment]":
-        reader = i % len(self._readers)
-        handle = self._handles[reader]
-        return self._readers[reader].submit(_read_segment, handle, self.source, rows, cols, into)
+    def _segments(self, tile_rows: range) -> Iterator[tuple[int, int, int, int]]:
+        """Yield row of tiles, number, first and last column of each segment, in reading order.
 
-    def _raster_valid(
-        self, before: TileRow | None, parts: "list[_Segment]"
-    ) -> tuple[int, ValidMask | None]:
-        """Return the raster-grid validity of this tile row joined to that of the one before."""
+        Columns are cut at the file's blocks. A column's segments have one number and so one handle,
+        whose cache may still hold the block that two of them share.
+        """
+        crop_shift = round(self.source.crop.col / self.source.cols.ratio)
+        for row in tile_rows:
+            start, last = self._cols
+            i = 0
+            while start < last:
+                aligned = (start + crop_shift) // self._step * self._step + self._step - crop_shift
+                stop = min(last, aligned)
+                yield row, i, start, stop
+                start, i = stop, i + 1
+
+    def _read_ahead(self) -> None:
+        """Keep the readers busy, so far ahead and no further."""
+        while len(self._coming) < self._ahead:
+            following = next(self._todo, None)
+            if following is None:
+                return
+            row, i, start, stop = following
+            top, bottom = self.grid.rows.span(row)
+            top += self._known(row)
+            memory, values = self._memory(bottom - top, stop - start)
+            reader = i % len(self._readers)
+            job = self._readers[reader].submit(
+                read_segment,
+                self._handles[reader],
+                self.source,
+                (top, bottom),
+                (start, stop),
+                values,
+            )
+            self._coming.append(_Segment(row, start, stop, memory, values, job))
+
+    def _memory(self, rows: int, cols: int) -> tuple[NDArray[Any], Values]:
+        """Return memory of the pool, or new memory, and an array (C, rows, cols) in it."""
+        shape = len(self.source.selection.bands), rows, cols
+        size = int(np.prod(shape))
+        fits = [i for i, memory in enumerate(self._pool) if memory.size >= size]
+        if fits:
+            memory = self._pool.pop(fits[0])
+        else:
+            self._pool = self._pool[1:]  # what is too small makes room
+            memory = np.empty(size, self._dtype)
+        return memory, memory[:size].reshape(shape)
+
+    def _begin_row(self, row: int) -> TileRow:
+        """Return a row of tiles of which only the rows shared with the one above are known."""
+        above = self._tile_row
+        top, bottom = self.grid.rows.span(row)
+        known = self._known(row)
+        valid = None
+        if above is not None and above.valid is not None and known:
+            shared = above.valid[-known:]
+            if not shared.all():
+                valid = np.ones((bottom - top, above.valid.shape[1]), dtype=bool)
+                valid[:known] = shared
         if not self.source.is_resampled:
-            return 0, None
-        first_row = parts[0].raster_row
+            return TileRow(row, self._cols[0], valid, 0, None)
+        first, end = self.source.rows.support(top + known, bottom)
         lo, hi = self.source.cols.support(*self._cols)
-        new = np.ones((parts[0].raster_height, hi - lo), dtype=bool)
-        for part in parts:
-            if part.raster_valid is not None:
-                at = part.raster_col - lo
-                new[:, at : at + part.raster_valid.shape[1]] &= part.raster_valid
-        if before is None or before.raster_valid is None:
-            return first_row, new
-        old_end = before.raster_row + len(before.raster_valid)
-        keep_from = self.source.rows.support(*self.grid.rows.span(before.index))[0]
-        old = before.raster_valid[max(0, keep_from - before.raster_row) :]
-        row = max(before.raster_row, keep_from)
-        return row, np.concatenate([old, new[max(0, old_end - first_row) :]])
+        keep_from = first
+        if above is not None:
+            needed = self.source.rows.support(*self.grid.rows.span(above.index))[0]
+            keep_from = min(first, max(above.raster_row, needed))
+        raster_valid = np.ones((end - keep_from, hi - lo), dtype=bool)
+        if above is not None and above.raster_valid is not None:
+            old = above.raster_valid[keep_from - above.raster_row :]
+            raster_valid[: len(old)] = old
+        return TileRow(row, self._cols[0], valid, keep_from, raster_valid)
 
+    def _take(self, tile_row: TileRow, segment: _Segment) -> None:
+        """Enter a segment's validity; waits until it is read."""
+        found = segment.job.result()
+        if found.valid is not None:
+            new = segment.values.shape[1]
+            if tile_row.valid is None:
+                top, bottom = self.grid.rows.span(tile_row.index)
+                width = self._cols[1] - self._cols[0]
+                # Other threads read it: it appears when it is whole.
+                valid = np.ones((bottom - top, width), dtype=bool)
+            else:
+                valid = tile_row.valid
+            part = slice(segment.start - self._cols[0], segment.stop - self._cols[0])
+            valid[valid.shape[0] - new :, part] = found.valid
+            tile_row.valid = valid
+        if tile_row.raster_valid is not None and found.raster_valid is not None:
+            box = found.raster_valid
+            row = found.raster_row - tile_row.raster_row
+            col = found.raster_col - self.source.cols.support(*self._cols)[0]
+            tile_row.raster_valid[row : row + box.shape[0], col : col + box.shape[1]] &= box
 
-def reader_thread(i: int) -> ThreadPoolExecutor:
-    """Return a thread in whose reads GDAL's messages go to the log, not to stderr."""
-    # A VRT opens its sources while it is read, so the network settings hold here too.
-    return ThreadPoolExecutor(
-        1, thread_name_prefix=f"geoseg-read-{i}", initializer=network_environment().__enter__
-    )
-
-
-@dataclass(frozen=True)
-class _Segment:
-    """Validity of a box of the model's grid, on it and on the raster's own."""
-
-    valid: ValidMask | None
-    raster_row: int = 0
-    raster_col: int = 0
-    raster_height: int = 0
-    raster_valid: ValidMask | None = None
-
-
-def _joined_valid(
-    before: TileRow | None,
-    parts: Sequence[tuple[slice, _Segment]],
-    known: int,
-    shape: tuple[int, int],
-) -> ValidMask | None:
-    """Return a row of tiles' validity; its first ``known`` rows are the last ones of ``before``."""
-    above = None if before is None or known == 0 else before.valid
-    if above is None and all(segment.valid is None for _, segment in parts):
-        return None
-    valid = np.ones(shape, dtype=bool)
-    if above is not None:
-        valid[:known] = above[-known:]
-    for part, segment in parts:
-        if segment.valid is not None:
-            valid[known:, part] = segment.valid
-    return None if valid.all() else valid
-
-
-def _read_segment(
-    handle: DatasetReader,
-    source: Source,
-    rows: tuple[int, int],
-    cols: tuple[int, int],
-    into: Values,
-) -> _Segment:
-    """Read a box of the model's grid ``into`` memory of its size; called on a reader thread."""
-    row_lo, row_hi = source.rows.support(*rows)
-    col_lo, col_hi = source.cols.support(*cols)
-    crop = source.crop
-    window = Window(crop.row + row_lo, crop.col + col_lo, row_hi - row_lo, col_hi - col_lo)
-    if not source.is_resampled:
-        return _Segment(read_window(handle, source.selection, window, into)[1])
-
-    values, valid = read_window(handle, source.selection, window)
-    if valid is not None and not valid.any():
-        into[:] = 0
-        nothing = np.zeros((rows[1] - rows[0], cols[1] - cols[0]), dtype=bool)
-        return _Segment(nothing, row_lo, col_lo, row_hi - row_lo, valid)
-
-    def resample(array: FloatArray) -> FloatArray:
-        array = resample_axis(array, source.rows, *rows, axis=-2, offset=row_lo)
-        return resample_axis(array, source.cols, *cols, axis=-1, offset=col_lo)
-
-    shares = None
-    physical = values.astype(np.float32)
-    if not source.selection.may_be_invalid:
-        resampled = resample(physical)
-    else:
-        # Only usable pixels count: a weighted mean over them, usable itself if they are half of it.
-        # Also where this window has no gap: a pixel's bits must not depend on its window.
-        known = np.ones(values.shape[1:], dtype=bool) if valid is None else valid
-        weights = resample(known.astype(np.float32))
-        sums = resample(np.where(known, physical, np.float32(0)))
-        resampled = (sums / np.maximum(weights, np.float32(1e-6))).astype(np.float32)
-        shares = None if valid is None else weights >= 0.5
-    into[:] = resampled
-    return _Segment(shares, row_lo, col_lo, row_hi - row_lo, valid)
+    def _forget(self, col: int) -> None:
+        """Drop the segments that end before a column; keep the rows that the next tiles share."""
+        while self._here and self._here[0].stop <= col:
+            segment = self._here.popleft()
+            self._pool.append(segment.memory)
+            below = self._shared_below(segment.row)
+            if below == 0:
+                continue
+            new = segment.values.shape[1]
+            part = slice(segment.start - self._cols[0], segment.stop - self._cols[0])
+            shared = self._shared[:, :, part]
+            again = max(0, below - new)  # shared by three rows of tiles or more
+            if again:
+                known = self._known(segment.row)
+                shared[:, :again] = shared[:, known - again : known].copy()
+            shared[:, again:below] = segment.values[:, new - (below - again) :]
 
 
 def _extend(array: np.ndarray, tile_px: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from geoseg.errors import InputError, ModelFileError
-from geoseg.predict import PredictOptions, predict_raster
+from geoseg.predict import PredictOptions, predict_raster, strips
 from geoseg.predict import plan as plan_module
 from geoseg.predict.blend import blend_weights
 from geoseg.raster.grid import plan_axis
@@ -155,8 +155,8 @@ def test_same_bytes_for_any_panels_strips_readers_and_shards(scene, tmp_path, va
     options = PredictOptions(confidence=tmp_path / "c.tif", overwrite=True, **VARIANTS[variant])
 
     def run(strip_tiles, panel_px, readers):
-        monkeypatch.setattr(plan_module, "LEAST_STRIP_TILES", strip_tiles)
-        monkeypatch.setattr(plan_module, "STRIP_BYTES", 0)
+        monkeypatch.setattr(strips, "LEAST_STRIP_TILES", strip_tiles)
+        monkeypatch.setattr(strips, "STRIP_BYTES", 0)
         monkeypatch.setitem(plan_module.PANEL_PX, "cpu", panel_px)
         chosen = replace(options, readers=readers)
         predict_raster(model, scene, tmp_path / "o.tif", options=chosen)

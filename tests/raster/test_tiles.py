@@ -1,12 +1,15 @@
 """Tiles hold the raster's own pixels, from whatever thread and strip they come."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from geoseg.errors import RasterReadError
 from geoseg.raster import check_input, inspect_raster, open_raster, plan_windows
 from geoseg.raster.resample import AxisMap
-from geoseg.raster.tiles import Source, TileReader
+from geoseg.raster.segments import Source, reader_bytes
+from geoseg.raster.tiles import TileReader
 from geoseg.types import Window
 from tests.conftest import make_spec
 
@@ -24,12 +27,13 @@ def grid_of(source, tile=64, overlap=16):
     return plan_windows(source.rows.target, source.cols.target, tile, overlap_px=overlap)
 
 
+@pytest.mark.parametrize("overlap", [0, 16, 48])  # the last: a row lies under four tiles
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("layout", [{}, {"tiled": True, "blockxsize": 32, "blockysize": 32}])
-def test_every_tile_is_its_part_of_the_raster(make_raster, threads, layout):
+def test_every_tile_is_its_part_of_the_raster(make_raster, threads, layout, overlap):
     values = np.random.default_rng(0).integers(0, 255, (2, 150, 3000)).astype(np.uint8)
     source = source_of(make_raster(values, **layout), 2)
-    grid = grid_of(source)
+    grid = grid_of(source, overlap=overlap)
     with TileReader(source, grid, threads=threads) as reader:
         reader.start(range(len(grid.rows)), range(3, len(grid.cols)))
         for r in range(len(grid.rows)):
@@ -49,11 +53,12 @@ def test_a_crop_is_read_from_its_place(make_raster):
         assert np.array_equal(reader.read_tile(0, 0)[0], values[:, 10:74, 20:84])
 
 
-def test_validity_travels_with_its_pixels(make_raster):
+@pytest.mark.parametrize("overlap", [0, 16, 48])
+def test_validity_travels_with_its_pixels(make_raster, overlap):
     values = np.random.default_rng(0).integers(1, 255, (1, 130, 130)).astype(np.uint8)
     values[0, 40:90, 50:70] = 0
     source = source_of(make_raster(values, nodata=0), 1)
-    grid = grid_of(source)
+    grid = grid_of(source, overlap=overlap)
     with TileReader(source, grid, threads=2) as reader:
         reader.start(range(len(grid.rows)), range(len(grid.cols)))
         for r, y in enumerate(grid.rows.starts):
@@ -101,6 +106,44 @@ def test_resampled_tiles_agree_with_each_other_and_ignore_holes(make_raster, mod
     assert share == pytest.approx(30 * 50 / (150 * 160), rel=0.2)
 
 
+def test_tiles_may_be_left_out_and_strips_follow_each_other(make_raster):
+    values = np.random.default_rng(0).integers(0, 255, (1, 300, 5000)).astype(np.uint8)
+    source = source_of(make_raster(values, tiled=True, blockxsize=64, blockysize=64), 1)
+    grid = grid_of(source)
+    with TileReader(source, grid, threads=2) as reader:
+        for rows, cols in (
+            (range(3), range(20, 60)),
+            (range(2, 6), range(70)),
+            (range(1), range(3)),
+        ):
+            reader.start(rows, cols)
+            for r in rows:
+                for c in cols:
+                    reader.advance(r, c)
+                    if (r + c) % 7 == 0:
+                        y, x = grid.rows.starts[r], grid.cols.starts[c]
+                        tile, _ = reader.read_tile(r, c)
+                        assert np.array_equal(tile, values[:, y : y + 64, x : x + 64])
+
+
+def test_memory_is_what_the_budget_says(make_raster):
+    values = np.random.default_rng(0).integers(0, 255, (3, 300, 24_000)).astype(np.uint8)
+    source = source_of(make_raster(values, tiled=True, blockxsize=256, blockysize=256), 3)
+    grid = grid_of(source, 128, 32)
+    tracemalloc.start()
+    with TileReader(source, grid, threads=1) as reader:
+        reader.start(range(len(grid.rows)), range(len(grid.cols)))
+        for r in range(len(grid.rows)):
+            for c in range(len(grid.cols)):
+                reader.read_tile(r, c)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    most = reader_bytes(source, grid, 24_000, threads=1, batch=1)
+    assert most / 2 < peak < most * 1.1 + 2**20
+    wider = reader_bytes(source, grid, 48_000, threads=1, batch=1)
+    assert wider - most == 3 * 24_000 * grid.rows.most_shared_px
+
+
 def test_an_error_on_a_reader_thread_reaches_the_caller(make_raster):
     path = make_raster(np.random.default_rng(0).integers(0, 255, (1, 300, 300)).astype(np.uint8))
     source = source_of(path, 1)
@@ -110,7 +153,8 @@ def test_an_error_on_a_reader_thread_reaches_the_caller(make_raster):
         reader.start(range(len(grid.rows)), range(len(grid.cols)))
         with pytest.raises(RasterReadError, match="damaged or cut short"):
             for r in range(len(grid.rows)):
-                reader.tile_row(r)
+                for c in range(len(grid.cols)):
+                    reader.advance(r, c)
 
 
 def test_a_resampled_pixel_has_the_same_bits_in_any_tile(make_raster):
