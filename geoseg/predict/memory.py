@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+import time
 
 if sys.platform == "win32":
     from ctypes import wintypes
@@ -36,6 +37,7 @@ M_MMAP_THRESHOLD = -3
 M_ARENA_MAX = -8
 LARGEST_MMAP_THRESHOLD_BYTES = 32 * 2**20
 TRIM_THRESHOLD_BYTES = 2**30
+GIVE_BACK_EVERY_S = 4.0
 
 
 def keep_freed_memory() -> None:
@@ -46,11 +48,36 @@ def keep_freed_memory() -> None:
     share one heap, so that what one has freed serves another: blocks are few and large here. The
     setting is the process's own and stays.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "gnu_get_libc_version"):
+    libc = _glibc()
+    if libc is None:
         return
     libc.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD_BYTES)
     libc.mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
     libc.mallopt(M_ARENA_MAX, 1)
+
+
+class FreedMemory:
+    """Gives what glibc keeps back to the system now and then.
+
+    Blocks of readers and writers that stay a while between the network's tear the heap, so that it
+    grows by some 50 MB over a long run. Pages that are free between two panels go back to the
+    system; the network takes those that it needs again within a tenth of a second.
+    """
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+
+    def give_back(self, *, now: bool = False) -> None:
+        """Return all free pages, if ``now`` or when it has not been done for some seconds."""
+        libc = _glibc()
+        if libc is None or (not now and time.monotonic() - self._at < GIVE_BACK_EVERY_S):
+            return
+        self._at = time.monotonic()
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "gnu_get_libc_version") else None

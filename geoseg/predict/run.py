@@ -35,7 +35,7 @@ from geoseg.predict.finish import (
     outputs_of,
     stoppable_copy,
 )
-from geoseg.predict.memory import keep_freed_memory
+from geoseg.predict.memory import FreedMemory, keep_freed_memory
 from geoseg.predict.model import as_segmenter, choose_device
 from geoseg.predict.parts import Parts, open_parts, parts_folder, read_manifest
 from geoseg.predict.plan import PredictPlan, plan_prediction
@@ -230,6 +230,7 @@ class _Work:
         self.done_pixels = sum(w.height * w.width for w in parts.done.values())
         self.writer = PartsWriter(parts.folder, plan.layers, plan.height, plan.width, plan.georef)
         self.row_memory = RowMemory(self.runner.segmenter.spec, plan.kinds)
+        self._freed = FreedMemory()
         self._vrt_at = 0.0
 
     @contextmanager
@@ -254,6 +255,7 @@ class _Work:
                 self._write_vrts(now=True)
                 raise
             self._write_vrts(now=True)
+        self._freed.give_back(now=True)
 
     def run_column(self, panels: Sequence[Panel]) -> None:
         """Run panels that follow each other downwards in one strip."""
@@ -319,6 +321,7 @@ class _Work:
         window = self.plan.window(panel)
         self.done_pixels += window.height * window.width
         self._write_vrts(now=False)
+        self._freed.give_back()
 
     def _write_vrts(self, *, now: bool) -> None:
         if not now and time.monotonic() - self._vrt_at < VRT_EVERY_S:

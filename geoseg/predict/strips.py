@@ -10,7 +10,7 @@ from geoseg.raster.grid import TileGrid
 from geoseg.raster.segments import Source, reader_bytes
 
 # A strip holds about this much beside the network, however wide the raster is ...
-STRIP_BYTES = 64 * 2**20
+STRIP_BYTES = 48 * 2**20
 # ... unless so few tiles fit that those at its border, which two strips run, would cost too much.
 LEAST_STRIP_TILES = 16
 # Rows that the resampling of logits needs beside those of a row of tiles.

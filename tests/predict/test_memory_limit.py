@@ -1,5 +1,8 @@
 """--max-memory decides how wide strips are, and never what the map shows."""
 
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -112,3 +115,40 @@ def test_what_not_even_a_narrow_strip_fits_is_refused(model, wide, tmp_path):
             model, wide, tmp_path / "o.tif", options=PredictOptions(max_memory_bytes=10**8)
         )
     assert not (tmp_path / "o.tif.parts").exists()
+
+
+GLIBC = """
+import time
+from pathlib import Path
+
+import numpy as np
+
+from geoseg.predict.memory import FreedMemory, keep_freed_memory
+
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+
+
+keep_freed_memory()
+freed = FreedMemory()
+before = resident_mb()
+blocks = [np.ones(2**18, np.uint8) for _ in range(800)]
+held = blocks[::100]
+del blocks
+freed.give_back()
+kept = resident_mb() - before
+freed.give_back(now=True)
+print(kept, resident_mb() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's heap")
+def test_freed_memory_stays_until_it_is_given_back():
+    """Blocks that stay among freed ones do not hold the pages between them."""
+    done = subprocess.run(
+        [sys.executable, "-c", GLIBC], capture_output=True, text=True, check=True, timeout=60
+    )
+    kept, left = map(int, done.stdout.split())
+    assert kept > 150
+    assert left < 50
