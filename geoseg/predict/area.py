@@ -14,6 +14,7 @@ from shapely import STRtree
 from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
+from geoseg.checkpoint import file_sha256
 from geoseg.errors import InputError
 from geoseg.raster.georef import Georef
 from geoseg.types import BBox, ValidMask, Window
@@ -25,9 +26,13 @@ class Area:
 
     Attributes:
         polygons: in the raster's CRS.
+        file_name: where they come from, without its folder.
+        file_sha256: hash of that file; empty where it is a folder or lies in an archive.
     """
 
     polygons: tuple[BaseGeometry, ...]
+    file_name: str
+    file_sha256: str
 
     @property
     def bounds(self) -> BBox:
@@ -44,15 +49,24 @@ class Area:
         inverse = ~transform
         matrix = (inverse.a, inverse.b, inverse.d, inverse.e, inverse.c, inverse.f)
         polygons = tuple(affine_transform(p, matrix) for p in self.polygons)
-        return Stencil(polygons, STRtree(polygons))
+        return Stencil(polygons, STRtree(polygons), self.file_name, self.file_sha256)
 
 
 @dataclass(frozen=True)
 class Stencil:
-    """Polygons in a raster's pixels; a pixel gets the same answer in any window."""
+    """Polygons in a raster's pixels; a pixel gets the same answer in any window.
+
+    Attributes:
+        polygons: in pixels.
+        tree: finds those near a window.
+        file_name: as in `Area`.
+        file_sha256: as in `Area`.
+    """
 
     polygons: tuple[BaseGeometry, ...]
     tree: STRtree
+    file_name: str = ""
+    file_sha256: str = ""
 
     def mask(self, window: Window) -> ValidMask:
         """Return True where a pixel's centre lies inside, (height, width) of ``window``."""
@@ -96,4 +110,8 @@ def load_area(path: Path, georef: Georef, raster_name: str) -> Area:
             f"area file {str(path)!r}: its coordinates have no place in the raster's CRS. Check "
             "its own CRS: a GeoJSON file holds longitude and latitude, whatever it was drawn in."
         )
-    return Area(tuple(shapely.make_valid(g) for g in frame.geometry if not g.is_empty))
+    return Area(
+        tuple(shapely.make_valid(g) for g in frame.geometry if not g.is_empty),
+        path.name,
+        file_sha256(path) if path.is_file() else "",
+    )

@@ -171,6 +171,8 @@ def provenance(plan: PredictPlan, spec: ModelSpec) -> dict[str, str]:
         "GEOSEG_DEVICE": fingerprint["device"],
         "GEOSEG_PRECISION": fingerprint["precision"],
         "GEOSEG_TTA": fingerprint["tta"],
+        "GEOSEG_AOI": plan.stencil.file_name if plan.stencil else "",
+        "GEOSEG_AOI_SHA256": plan.stencil.file_sha256 if plan.stencil else "",
         "GEOSEG_KERNELS": fingerprint["kernels"],
         "GEOSEG_TORCH": fingerprint["torch"],
         "GEOSEG_CREDITS": "; ".join(spec.credits),

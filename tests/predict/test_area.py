@@ -1,6 +1,9 @@
 """Only what is wanted: boxes and polygons."""
 
+import hashlib
 import json
+import zipfile
+from pathlib import Path
 
 import geopandas
 import numpy as np
@@ -100,6 +103,34 @@ def test_tiles_outside_of_the_area_are_not_run(make_raster, tmp_path):
     result = predict_raster(model, raster, tmp_path / "o.tif", options=options)
     assert result.tiles > 300
     assert len(runs) <= 5
+
+
+def test_the_tags_name_the_area_and_hold_no_path(make_raster, tmp_path):
+    raster, folder = make_raster(VALUES), tmp_path / "areas"
+    folder.mkdir()
+    aoi = save([pixel_polygon(NORTH_UP, [(30, 20), (120, 20), (120, 130)])], folder / "field.gpkg")
+    options = PredictOptions(aoi=aoi)
+    predict_raster(levels_model(4), raster, tmp_path / "o.tif", options=options)
+    with rasterio.open(tmp_path / "o.tif") as made:
+        tags = made.tags()
+    assert tags["GEOSEG_AOI"] == "field.gpkg"
+    assert tags["GEOSEG_AOI_SHA256"] == hashlib.sha256(aoi.read_bytes()).hexdigest()
+    assert not any(str(tmp_path) in value for value in tags.values())
+    predict_raster(levels_model(4), raster, tmp_path / "whole.tif")
+    with rasterio.open(tmp_path / "whole.tif") as made:
+        assert not {key for key in made.tags() if "AOI" in key}
+
+
+def test_an_area_in_an_archive_has_a_name_and_no_hash(make_raster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    field = save([pixel_polygon(NORTH_UP, [(30, 20), (120, 20), (120, 130)])], Path("field.gpkg"))
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        archive.write(field)
+    options = PredictOptions(aoi=Path("/vsizip/a.zip/field.gpkg"))
+    predict_raster(levels_model(4), make_raster(VALUES), tmp_path / "o.tif", options=options)
+    with rasterio.open(tmp_path / "o.tif") as made:
+        tags = made.tags()
+    assert (tags["GEOSEG_AOI"], "GEOSEG_AOI_SHA256" in tags) == ("field.gpkg", False)
 
 
 def test_refusals(make_raster, tmp_path):
