@@ -18,12 +18,11 @@ from geoseg.errors import OutputExistsError, PartsMismatchError, UsageError
 from geoseg.listener import Listener
 from geoseg.predict.parts import (
     FORMAT,
-    MANIFEST,
     PUBLISHING,
     Parts,
+    check_none_unfinished,
     parts_folder,
     read_manifest,
-    unfinished,
 )
 from geoseg.predict.plan import PredictPlan
 from geoseg.raster.apart import finish_cog_apart
@@ -77,11 +76,9 @@ def check_options(outputs: Outputs, options: PredictOptions) -> None:
         raise UsageError(
             f"expected a .png file for the quicklook; got {outputs.quicklook.name!r}. Rename it."
         )
-    folder = parts_folder(outputs.class_map)
-    is_new = not (options.resume or options.overwrite or options.shard)
-    if is_new and (folder / MANIFEST).exists():
-        raise unfinished(folder)
-    check_outputs(outputs, overwrite=may_replace(folder, options))
+    if not (options.resume or options.overwrite or options.shard):
+        check_none_unfinished(outputs.class_map)
+    check_outputs(outputs, overwrite=may_replace(parts_folder(outputs.class_map), options))
 
 
 def may_replace(folder: Path, options: PredictOptions) -> bool:

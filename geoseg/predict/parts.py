@@ -145,6 +145,18 @@ def unfinished(folder: Path) -> OutputExistsError:
     )
 
 
+def check_none_unfinished(out: Path) -> None:
+    """Raise an OutputExistsError that says what an output's parts folder is, where there is one."""
+    folder = parts_folder(out)
+    if (folder / MANIFEST).exists():
+        with locked(folder / LOCK, shared=False, busy=_busy(out)):
+            raise unfinished(folder)
+
+
+def _busy(out: Path) -> str:
+    return f"another run is at work on {str(out)!r}. Wait for it, stop it, or give another output."
+
+
 def parts_folder(out: Path) -> Path:
     """Return the parts folder of an output."""
     return out.with_name(out.name + ".parts")
@@ -176,7 +188,7 @@ def open_parts(
     folder = parts_folder(out)
     with machine_errors(out.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    busy = f"another run is at work on {str(out)!r}. Wait for it, stop it, or give another output."
+    busy = _busy(out)
     with ExitStack() as stack:
         stack.enter_context(locked(folder / LOCK, shared=shard is not None, busy=busy))
         parts = Parts(folder, {}, shard)
