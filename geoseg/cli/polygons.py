@@ -1,8 +1,11 @@
 """Polygons of a map that was just predicted: what ``geoseg predict --vector`` adds."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geoseg.config import PredictOptions
 from geoseg.errors import InterruptedRunError
 from geoseg.listener import Listener, SecondStep
 
@@ -10,9 +13,86 @@ if TYPE_CHECKING:
     from geoseg.vector import VectorOptions, VectorResult
 
 
-def confidence_beside(vector: Path) -> Path:
-    """Return where confidence goes that is wanted for the polygons alone."""
-    return vector.with_name(f".{vector.stem}.confidence.tif")
+@dataclass(frozen=True)
+class Polygons:
+    """The polygons that a prediction ends with.
+
+    Attributes:
+        out: the layer.
+        overwrite: whether it may be replaced.
+    """
+
+    out: Path
+    overwrite: bool
+
+    @property
+    def hidden_confidence(self) -> Path:
+        """Where confidence goes that is wanted for the polygons alone; kept until they are made."""
+        return self.out.with_name(f".{self.out.stem}.confidence.tif")
+
+    def write(
+        self,
+        class_map: Path,
+        options: PredictOptions,
+        listener: Listener,
+        *,
+        alone: bool = False,
+    ) -> Path | None:
+        """Make them of a finished map.
+
+        Args:
+            class_map: of the prediction.
+            options: of the prediction, from `with_polygons`.
+            listener: hears of it.
+            alone: nothing came before; else the plan that the listener knows is the prediction's.
+
+        Returns:
+            The confidence raster that was asked for, or None.
+        """
+        from geoseg.vector import VectorOptions, vectorize_raster
+
+        wanted = VectorOptions(
+            confidence=options.confidence,
+            overwrite=self.overwrite,
+            max_memory_bytes=options.max_memory_bytes,
+        )
+        told = listener if alone else SecondStep(listener)
+        try:
+            vectorize_raster(class_map, self.out, options=wanted, listener=told)
+        except InterruptedRunError as error:
+            raise InterruptedRunError(
+                "stopped. The map is finished: give --resume to make its polygons."
+            ) from error
+        if options.confidence != self.hidden_confidence:
+            return options.confidence
+        self.hidden_confidence.unlink(missing_ok=True)
+        return None
+
+
+def with_polygons(
+    vector: Path, options: PredictOptions, class_map: Path, inputs: Sequence[str]
+) -> tuple[Polygons, PredictOptions]:
+    """Return a prediction's polygons, and options that also make the confidence they are given.
+
+    Raises:
+        UsageError: they cannot be written there.
+    """
+    from geoseg.vector.publish import check_output
+
+    polygons = Polygons(vector, _may_replace(class_map, options))
+    check_output(vector, overwrite=polygons.overwrite, inputs=map(Path, inputs))
+    if options.confidence is None:
+        options = replace(options, confidence=polygons.hidden_confidence)
+    return polygons, options
+
+
+def _may_replace(class_map: Path, options: PredictOptions) -> bool:
+    if not options.resume:
+        return options.overwrite
+    from geoseg.predict.finish import may_replace
+    from geoseg.predict.parts import parts_folder
+
+    return may_replace(parts_folder(class_map), options)
 
 
 def write_polygons(

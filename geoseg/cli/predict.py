@@ -14,6 +14,7 @@ import click
 
 from geoseg.cli.events import CommandListener, JsonListener, ProgressKind, listening, plan_sentence
 from geoseg.cli.options import BANDS, BOUNDS, FILE, GSD, SHARD, SIZE, BoundsCommand
+from geoseg.cli.polygons import Polygons, with_polygons
 from geoseg.config import DEFAULT_MAX_MEMORY_BYTES, PredictOptions
 from geoseg.errors import InputError, UsageError
 
@@ -115,20 +116,31 @@ def command(
     if mosaic and stack:
         raise UsageError("rasters are neighbours (--mosaic) or bands (--stack); give one of both.")
     jobs = list(_jobs(rasters, out, options, together=mosaic or stack))
+    polygons = None
     if vector is not None:
-        options = _with_polygons(vector, options, jobs)
-        jobs = [(names, target, options) for names, target, _ in jobs]
+        names, target = _only_job(jobs, options)
+        polygons, options = with_polygons(vector, options, target, names)
+        jobs = [(names, target, options)]
     with listening("predict", progress, watch_stdin=watch_stdin) as listener:
         for names, target, job_options in jobs:
             if len(jobs) > 1 and _is_finished(model, target, job_options):
                 listener.log("info", f"{target} is finished: skipped")
+                continue
+            if polygons is not None and not dry_run and _lacks_polygons(model, target, job_options):
+                _finish_polygons(target, polygons, job_options, listener, names=names)
                 continue
             with _as_one(model, names, stacked=stack) as raster:
                 if dry_run:
                     _print_plan(model, raster, target, job_options, listener)
                 else:
                     _predict(
-                        model, raster, target, job_options, listener, names=names, vector=vector
+                        model,
+                        raster,
+                        target,
+                        job_options,
+                        listener,
+                        names=names,
+                        polygons=polygons,
                     )
 
 
@@ -213,13 +225,10 @@ def _stem(name: str) -> str:
     return PurePath(path.rstrip("/")).stem or "map"
 
 
-def _with_polygons(
-    vector: Path, options: PredictOptions, jobs: Sequence[tuple[list[str], Path, PredictOptions]]
-) -> PredictOptions:
-    """Return options that also make the confidence that polygons are given."""
-    from geoseg.cli.polygons import confidence_beside
-    from geoseg.vector.publish import check_output
-
+def _only_job(
+    jobs: Sequence[tuple[list[str], Path, PredictOptions]], options: PredictOptions
+) -> tuple[list[str], Path]:
+    """Return the rasters and the map of the one job that may end with polygons."""
     if len(jobs) > 1:
         raise UsageError(f"--vector names one file; got {len(jobs)} rasters.")
     if options.shard is not None:
@@ -227,12 +236,7 @@ def _with_polygons(
             "--vector needs the whole map, --shard makes a part of it. Join the parts by `geoseg "
             "assemble`, then run `geoseg vectorize`."
         )
-    check_output(vector, overwrite=options.overwrite, inputs=map(Path, jobs[0][0]))
-    if options.confidence is not None:
-        return options
-    hidden = confidence_beside(vector)
-    hidden.unlink(missing_ok=True)  # of a run that was killed
-    return replace(options, confidence=hidden)
+    return jobs[0][0], jobs[0][1]
 
 
 def _is_finished(model: str, target: Path, options: PredictOptions) -> bool:
@@ -248,6 +252,32 @@ def _is_finished(model: str, target: Path, options: PredictOptions) -> bool:
     return made_with == file_sha256(find_model(model))
 
 
+def _lacks_polygons(model: str, target: Path, options: PredictOptions) -> bool:
+    """Return whether an earlier run ended between its map and the polygons of it."""
+    confidence = options.confidence
+    return confidence is not None and confidence.exists() and _is_finished(model, target, options)
+
+
+def _finish_polygons(
+    target: Path,
+    polygons: Polygons,
+    options: PredictOptions,
+    listener: CommandListener,
+    *,
+    names: Sequence[str],
+) -> None:
+    """Make the polygons of a map that an earlier run has finished."""
+    from geoseg.predict.finish import outputs_of
+
+    began = time.perf_counter()
+    listener.log("info", f"{target} is finished: only its polygons are made")
+    outputs = outputs_of(target, options)
+    made = polygons.write(target, options, listener, alone=True)
+    outputs = replace(outputs, confidence=made)
+    record = {"rasters": list(names), "seconds": round(time.perf_counter() - began, 3)}
+    listener.result({"outputs": _named(outputs, polygons), **record})
+
+
 def _predict(
     model: str,
     raster: str,
@@ -256,30 +286,24 @@ def _predict(
     listener: CommandListener,
     *,
     names: Sequence[str],
-    vector: Path | None,
+    polygons: Polygons | None,
 ) -> None:
     from geoseg.predict import predict_raster
 
     began = time.perf_counter()
+    if polygons is not None and not out.exists():
+        polygons.hidden_confidence.unlink(missing_ok=True)  # of a run that was killed
     result = predict_raster(model, raster, out, options=options, listener=listener)
     outputs = result.outputs
-    if vector is not None:
-        outputs = _vectorize(outputs, vector, options, listener)
+    if polygons is not None:
+        made = polygons.write(outputs.class_map, options, listener)
+        outputs = replace(outputs, confidence=made)
     if not result.complete:
         listener.log("info", f"share done; `geoseg assemble {out}.parts {out}` joins all shares")
-
-    def made(path: Path | None) -> str | None:
-        return str(path) if path is not None and result.complete else None
-
+    named = _named(outputs, polygons)
     listener.result(
         {
-            "outputs": {
-                "class_map": made(outputs.class_map),
-                "confidence": made(outputs.confidence),
-                "probabilities": made(outputs.probabilities),
-                "vector": made(vector),
-                "quicklook": made(outputs.quicklook),
-            },
+            "outputs": named if result.complete else dict.fromkeys(named),
             "rasters": list(names),
             "seconds": round(time.perf_counter() - began, 3),
             "pixels": result.pixels,
@@ -288,25 +312,16 @@ def _predict(
     )
 
 
-def _vectorize(
-    outputs: "Outputs", vector: Path, options: PredictOptions, listener: CommandListener
-) -> "Outputs":
-    """Make polygons of a map; return its files without those made for the polygons alone."""
-    from geoseg.cli.polygons import confidence_beside, write_polygons
-    from geoseg.vector import VectorOptions
-
-    wanted = VectorOptions(
-        confidence=outputs.confidence,
-        overwrite=options.overwrite,
-        max_memory_bytes=options.max_memory_bytes,
-    )
-    hidden = confidence_beside(vector)
-    try:
-        write_polygons(outputs.class_map, vector, options=wanted, listener=listener)
-    finally:
-        if outputs.confidence == hidden:
-            hidden.unlink(missing_ok=True)
-    return replace(outputs, confidence=None) if outputs.confidence == hidden else outputs
+def _named(outputs: "Outputs", polygons: Polygons | None) -> dict[str, str | None]:
+    """Return the files of a result by their kind."""
+    files = {
+        "class_map": outputs.class_map,
+        "confidence": outputs.confidence,
+        "probabilities": outputs.probabilities,
+        "vector": polygons.out if polygons is not None else None,
+        "quicklook": outputs.quicklook,
+    }
+    return {kind: None if path is None else str(path) for kind, path in files.items()}
 
 
 def _print_plan(

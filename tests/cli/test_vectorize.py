@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pyogrio
 import pytest
+from pandas.testing import assert_frame_equal
 
+from geoseg.errors import InterruptedRunError
 from tests.conftest import ROOT
 
 
@@ -178,6 +180,64 @@ def test_predict_keeps_a_confidence_that_was_asked_for(geoseg, model, scene, tmp
     )
     assert (done.code, confidence.exists()) == (0, True)
     assert done.lines == [str(tmp_path / "m.tif"), str(confidence), str(vector)]
+
+
+@pytest.fixture
+def stopped(geoseg, model, scene, tmp_path, monkeypatch):
+    """Return a command that was stopped between its map and the polygons."""
+
+    def stop(*_, **__):
+        raise InterruptedRunError("stopped")
+
+    words = ("predict", model, scene, tmp_path / "m.tif", "--vector", tmp_path / "v.fgb")
+    with monkeypatch.context() as patch:
+        patch.setattr("geoseg.vector.vectorize_raster", stop)
+        done = geoseg(*words, "--progress=none")
+    assert (done.code, done.lines) == (130, [])
+    assert done.err == "geoseg: stopped. The map is finished: give --resume to make its polygons.\n"
+    return words
+
+
+def test_polygons_that_were_not_made_are_made_later(geoseg, model, scene, tmp_path, stopped):
+    made = (tmp_path / "m.tif").stat().st_mtime_ns
+    done = geoseg(*stopped, "--resume", "--progress", "json")
+    found = events(done)
+    assert (done.code, found[0]["event"], found[-1]["event"]) == (0, "log", "result")
+    assert found[0]["message"] == f"{tmp_path / 'm.tif'} is finished: only its polygons are made"
+    assert [e["event"] for e in found].count("start") == 1
+    assert found[-1]["outputs"]["class_map"] == str(tmp_path / "m.tif")
+    assert found[-1]["outputs"]["vector"] == str(tmp_path / "v.fgb")
+    assert found[-1]["outputs"]["confidence"] is None
+    assert (tmp_path / "m.tif").stat().st_mtime_ns == made
+    assert list(tmp_path.glob(".*")) == []
+    whole = (tmp_path / "w.tif", "--vector", tmp_path / "w.fgb")
+    assert geoseg("predict", model, scene, *whole).code == 0
+    assert_frame_equal(read(tmp_path / "v.fgb"), read(tmp_path / "w.fgb"))
+
+
+def test_polygons_of_another_model_s_map_are_not_made(geoseg, stopped, tmp_path):
+    command, _, *rest = stopped
+    done = geoseg(command, "demo-buildings-banepa", *rest, "--gsd", "0.13", "--resume")
+    assert (done.code, "m.tif' exists. Give --overwrite" in done.err) == (2, True)
+    assert not (tmp_path / "v.fgb").exists()
+
+
+def test_a_run_that_may_replace_polygons_still_may_when_it_resumes(
+    geoseg, model, scene, tmp_path, monkeypatch
+):
+    def stop(*_, **__):
+        raise InterruptedRunError("stopped")
+
+    vector = tmp_path / "v.fgb"
+    vector.write_text("old")
+    words = ("predict", model, scene, tmp_path / "m.tif", "--vector", vector)
+    with monkeypatch.context() as patch:
+        patch.setattr("geoseg.predict.run.finish_map", stop)
+        assert geoseg(*words, "--overwrite").code == 130
+    assert vector.read_text() == "old"
+    done = geoseg(*words, "--resume")
+    assert done.code == 0, done.err
+    assert len(read(vector)) > 0
 
 
 def test_predict_refuses_polygons_it_cannot_write(geoseg, model, scene, tmp_path):
