@@ -83,6 +83,8 @@ def _report(error: BaseException, arguments: Sequence[str], *, debug: bool) -> i
     if debug:
         traceback.print_exception(error)
     message = str(error) or "stopped. Finished parts are kept: give --resume to go on."
+    if isinstance(error, MemoryError) and not isinstance(error, GeosegError):
+        message = "the machine has no memory left. Close other programs, or run it on another one."
     if wants_json(arguments):
         click.echo(error_event(error, message))
     click.echo(f"geoseg: {message}", err=True)

@@ -52,6 +52,17 @@ def test_help_does_not_wait_for_torch():
     assert done.stderr.strip() == "False"
 
 
+def test_no_memory_is_a_sentence(geoseg, monkeypatch):
+    def hungry(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("geoseg.checkpoint.shipped_models", hungry)
+    done = geoseg("models")
+    assert done.code == 4
+    assert done.err.startswith("geoseg: the machine has no memory left. ")
+    assert done.err.count("\n") == 1
+
+
 def test_describe_a_model(geoseg, model):
     done = geoseg("describe", model)
     assert done.code == 0
