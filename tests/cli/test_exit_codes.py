@@ -1,0 +1,54 @@
+"""Each kind of failure: its exit code, one sentence on stderr, nothing on stdout, no traceback."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.cli.process import finish, is_sentence, run, start
+
+
+def test_failures_of_each_kind(model, scene, make_raster, tmp_path):
+    ids = make_raster(np.zeros((20, 20), np.uint8), "ids.tif")
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "m.tif"
+    failures = [
+        # usage
+        (("predict", model, scene, tmp_path / "m.png"), 2, "expected a .tif file or a folder"),
+        (("vectorize", ids, tmp_path / "v.kml"), 2, "ends with .gpkg"),
+        # input
+        (("predict", model, scene, out, "--bands", "1,2"), 3, "--bands names 2"),
+        (("vectorize", tmp_path / "none.tif", tmp_path / "v.gpkg"), 3, "cannot be opened"),
+        # machine
+        (("predict", model, scene, out, "--max-memory", "10MB"), 4, "--max-memory allows 0.01 GB"),
+        (("vectorize", ids, tmp_path / "file" / "v.gpkg"), 4, "cannot be written"),
+    ]
+    processes = [start(*words, "--progress", "none") for words, _, _ in failures]
+    ended = list(map(finish, processes))
+    for (found, said, err), (words, code, message) in zip(ended, failures, strict=True):
+        assert (found, said) == (code, ""), (words, err)
+        assert is_sentence(err), (words, err)
+        assert message in err
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "ids.tif", scene.name}
+
+
+@pytest.mark.parametrize("words", [("predict", "--tile-size", "0"), ("no-such-command",)])
+def test_a_command_line_that_makes_no_sense(words, tmp_path):
+    code, said, err = run(*words, cwd=tmp_path)
+    assert (code, said) == (2, "")
+    assert err.startswith("Usage: geoseg")
+    assert err.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_while_it_still_loads(model, scene, tmp_path):
+    process = start("predict", model, scene, tmp_path / "m.tif", "--progress", "none")
+    time.sleep(1)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    code, said, err = finish(process)
+    assert (code, said) == (130, "")
+    assert time.monotonic() - asked < 10
+    assert is_sentence(err.lstrip("\n"))  # what the terminal shows for Ctrl-C ends there
+    assert not (tmp_path / "m.tif").exists()
