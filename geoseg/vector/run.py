@@ -32,7 +32,7 @@ from geoseg.vector.source import (
 )
 from geoseg.vector.styles import qml_text, store_style
 from geoseg.vector.tally import CountedRows, Tally, sentences
-from geoseg.vector.write import write_layer
+from geoseg.vector.write import machine_errors, write_layer
 
 # Measured and written at once: little memory, and arrays that stay in the processor's cache.
 PART_VERTICES = 2**17
@@ -112,6 +112,10 @@ class _Run:
         # Closed here also when writing fails: threads that read end before their files are closed.
         with closing(self.features()) as features:
             write_layer(self.folder / out.name, self.plan.layer, features)
+        with machine_errors(self.folder):
+            self._write_style(out)
+
+    def _write_style(self, out: Path) -> None:
         qml = qml_text(self.plan.layer.classes, self.tally.features)
         if out.suffix.lower() == ".gpkg":
             store_style(self.folder / out.name, self.plan.layer.name, qml)

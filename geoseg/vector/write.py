@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import json
 import shutil
+import sqlite3
 import sys
 import types
 import warnings
@@ -18,6 +19,7 @@ from rasterio.crs import CRS
 
 from geoseg.errors import DiskFullError, GeosegError, InputError, MachineError
 from geoseg.vector.classes import ClassTable
+from geoseg.vector.complete import is_complete
 from geoseg.vector.fields import GEOMETRY, Features, record_batch, schema
 
 DRIVERS = {
@@ -76,7 +78,7 @@ def write_layer(path: Path, plan: LayerPlan, batches: Iterable[Features]) -> Non
     suffix = path.suffix.lower()
     if suffix == ".shp":
         batches = _fitting_shapefile(batches, plan)
-    with _machine_errors(path.parent):
+    with machine_errors(path.parent):
         if suffix == ".parquet":
             _write_parquet(path, plan, batches)
         else:
@@ -113,19 +115,25 @@ def _write_by_gdal(path: Path, plan: LayerPlan, batches: Iterable[Features]) -> 
             raise MachineError(f"{path.name!r} cannot be written: {error}") from error
         finally:
             pyogrio.set_gdal_config_options(dict.fromkeys(BOUNDED))
+    if not is_complete(path, stream.features, pyogrio):
+        raise MachineError(
+            f"{path.name!r} cannot be written to its end. Look after its disk, or give another OUT."
+        )
 
 
 class _Stream:
-    """Arrow batches of features; remembers the error that ended them."""
+    """Arrow batches of features; counts them, and remembers the error that ended them."""
 
     def __init__(self, plan: LayerPlan, batches: Iterable[Features]) -> None:
         self.plan = plan
         self.batches = batches
         self.error: BaseException | None = None
+        self.features = 0
 
     def __iter__(self) -> Iterator[Any]:
         try:
             for features in self.batches:
+                self.features += len(features.batch.class_id)
                 yield record_batch(features, self.plan.classes, multi=self.plan.multi)
         except BaseException as error:
             self.error = error
@@ -236,17 +244,18 @@ def import_pyogrio() -> Any:
 
 
 @contextmanager
-def _machine_errors(folder: Path) -> Iterator[None]:
+def machine_errors(folder: Path) -> Iterator[None]:
+    """Turn what a full or failing disk does to a layer into a DiskFullError or MachineError."""
     try:
         yield
     except GeosegError as error:
         if type(error) is MachineError and _is_full(folder):
             raise _disk_full(folder) from error
         raise
-    except OSError as error:
-        if _is_full(folder) or error.errno == 28:
+    except (OSError, sqlite3.Error) as error:
+        if _is_full(folder) or getattr(error, "errno", None) == 28:
             raise _disk_full(folder) from error
-        raise MachineError(f"{str(folder)!r} cannot be written: {error}.") from error
+        raise MachineError(f"{str(folder.parent)!r} cannot be written: {error}.") from error
 
 
 def _is_full(folder: Path) -> bool:

@@ -6,19 +6,26 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
+from geoseg.vector import vectorize_raster
 from tests.cli.process import command, environment, finish, is_sentence, run, start, wait_for
 
 pytest.importorskip("resource", reason="signals and limits are those of POSIX")
 
 QUIET = ("--progress", "none")
-# Lets no file grow beyond what a plain panel needs.
+# Runs a command whose files cannot grow beyond a number of bytes.
 LIMITED = """
 import os, resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-os.execv(sys.argv[1], sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+os.execv(sys.argv[2], sys.argv[2:])
 """
+PLAIN_PANEL_BYTES = 200_000
+
+
+def limited(size):
+    return (sys.executable, "-c", LIMITED, str(size))
 
 
 @pytest.fixture
@@ -113,7 +120,7 @@ def test_killed_while_it_vectorises_a_layer_that_was_there_is_whole(whole, tmp_p
 
 
 def test_a_part_that_cannot_be_written_costs_that_part(words, parts, whole, tmp_path):
-    code, said, err = run(*words, before=(sys.executable, "-c", LIMITED))
+    code, said, err = run(*words, before=limited(PLAIN_PANEL_BYTES))
     assert (code, said) == (4, "")
     *noise, last = err.splitlines(keepends=True)
     assert is_sentence(last)
@@ -124,6 +131,22 @@ def test_a_part_that_cannot_be_written_costs_that_part(words, parts, whole, tmp_
     assert sorted(path.name for path in parts.glob("panel-*")) == [panel(0), panel(1)]
     assert run(*words, "--resume")[0] == 0
     assert files(tmp_path) == map_files(whole)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.999])
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson", ".fgb", ".parquet"])
+def test_a_layer_whose_end_does_not_fit_is_absent(make_raster, tmp_path, suffix, share):
+    ids = np.random.default_rng(0).integers(0, 4, (60, 60)).astype(np.uint8)
+    class_map = make_raster(ids.repeat(8, 0).repeat(8, 1), "in/map.tif")
+    (tmp_path / "out").mkdir()
+    vectorize_raster(class_map, tmp_path / f"layer{suffix}")
+    size = max(path.stat().st_size for path in tmp_path.glob("layer.*"))
+    words = ("vectorize", class_map, tmp_path / "out" / f"layer{suffix}", *QUIET)
+    code, said, err = run(*words, before=limited(int(share * size)))
+    assert (code, said) == (4, "")
+    assert err.count("\n") == 1
+    assert "cannot be written" in err
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 # Run where the disk DISK is mounted for it alone; $@ is the command.
