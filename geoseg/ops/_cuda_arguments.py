@@ -22,7 +22,8 @@ class Ss2dArguments(ctypes.Structure):
         *_pointers("x", "q", "dt_weight", "dt_bias", "a_logs", "ds"),
         *_pointers("sums", "ends", "partial", "y"),
         *_pointers("dy", "adjoints", "dx", "dq", "parameters"),
-        *_integers("batch", "height", "width", "channels", "rank", "chunks"),
+        *_integers("batch", "height", "width", "channels", "rank"),
+        *_integers("chunks", "row_chunks", "column_chunks"),
         *_integers("columns", "part_chunks", "slices"),
     )
 

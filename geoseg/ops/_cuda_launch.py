@@ -10,8 +10,8 @@ from geoseg.ops import _cuda_driver
 from geoseg.ops._cuda_driver import Grid, Kernel
 
 IO_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-# Blocks of 32 channels by 16 runs of chunks join the chunks of a scan.
-CARRY_CHANNELS, CARRY_THREADS = 32, 512
+# Blocks of 8 channels by 64 runs of chunks join the chunks of a scan.
+CARRY_CHANNELS, CARRY_THREADS = 8, 512
 
 
 def launch(program: str, entry: str, grid: Grid, arguments: ctypes.Structure, like: Tensor) -> None:
@@ -27,9 +27,9 @@ def launch(program: str, entry: str, grid: Grid, arguments: ctypes.Structure, li
 
 def carry_grid(channels: int, rows: int, batch: int) -> Grid:
     """Return the size of the launch that joins the chunks of ``rows`` scans per image."""
-    return Grid(
-        (blocks_of(channels, CARRY_CHANNELS), rows, batch), CARRY_THREADS, 8 * CARRY_THREADS
-    )
+    # Only x takes more than 65535.
+    blocks = batch * blocks_of(channels, CARRY_CHANNELS)
+    return Grid((blocks, rows, 1), CARRY_THREADS, 8 * CARRY_THREADS)
 
 
 def states(x: Tensor, rows: int, chunks: int) -> tuple[Tensor, Tensor]:

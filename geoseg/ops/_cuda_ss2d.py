@@ -8,9 +8,15 @@ from geoseg.ops._cuda_arguments import Ss2dArguments, fill
 from geoseg.ops._cuda_driver import Grid
 from geoseg.ops._cuda_launch import added, blocks_of, carry_grid, dense_floats, launch, states, up
 
-# As in kernels/cuda: steps of a chunk and threads of a block.
-FORWARD_STEPS, FORWARD_THREADS = 64, 32
+# As in kernels/cuda: a forward block's channels, and the lines of its square that it walks at once;
+# a backward chunk's steps and threads.
+FORWARD_LANES, FORWARD_LINES = 32, 8
 BACKWARD_STEPS, BACKWARD_THREADS = 32, 64
+# Pixels along a square of the forward pass. With large ones fewer chunks are joined; a small map
+# has too few of them, and a block works too long.
+LARGE_SIDE, SMALL_SIDE, ENOUGH_SQUARES = 16, 8, 64
+# Of a block, that every supported device has.
+SHARED_BYTES = 64 * 1024
 # Blocks that keep the largest device busy; more are merged to write fewer parts.
 ENOUGH_BLOCKS = 1024
 
@@ -36,20 +42,23 @@ def ss2d_scan(
     if x.numel() == 0:
         return y
     given = dense_floats(q, dt_weight, dt_bias, A_logs, Ds)
-    arguments = _ss2d_arguments(x, given, FORWARD_STEPS)
+    a = _ss2d_arguments(x, given)
+    # Offsets inside a square are 32-bit integers in the kernels.
+    _check_size(LARGE_SIDE * a.width * a.channels, "16 rows of a map")
+    side = _square_side(a)
+    down, across = blocks_of(a.height, side), blocks_of(a.width, side)
+    fill(a, row_chunks=a.height * across, column_chunks=a.width * down)
+    a.chunks = max(a.row_chunks, a.column_chunks)
     # Referenced until the last launch is queued; the order of the stream does the rest.
-    sums, ends = states(x, 4, arguments.chunks)
-    partial = y if y.dtype == torch.float32 else torch.empty_like(x, dtype=torch.float32)
-    fill(arguments, sums=sums, ends=ends, partial=partial, y=y)
-    chunks, blocks = x.shape[0] * arguments.chunks, blocks_of(x.shape[3], FORWARD_THREADS)
-    shared = _tile_bytes(arguments, FORWARD_STEPS, FORWARD_THREADS)
-    grid = Grid((chunks, blocks, 2), FORWARD_THREADS, shared)
-    launch("ss2d", "ss2d_sum_chunks", grid, arguments, x)
-    launch("ss2d", "ss2d_join_chunks", carry_grid(x.shape[3], 4, x.shape[0]), arguments, x)
-    shared += 4 * FORWARD_STEPS * FORWARD_THREADS
-    for arguments.columns in (0, 1):
-        grid = Grid((chunks, blocks, 1), FORWARD_THREADS, shared)
-        launch("ss2d", "ss2d_output", grid, arguments, x)
+    sums, ends = states(x, 4, a.chunks)
+    fill(a, sums=sums, ends=ends, y=y)
+    blocks = a.batch * down * across * blocks_of(a.channels, FORWARD_LANES)
+    threads = FORWARD_LINES * FORWARD_LANES
+    grid = Grid((2 * blocks, 1, 1), threads, _square_bytes(a.rank, side, output=False))
+    launch("ss2d", f"ss2d_sum_{side}", grid, a, x)
+    launch("ss2d", "ss2d_join_chunks", carry_grid(a.channels, 4, a.batch), a, x)
+    grid = Grid((blocks, 1, 1), threads, _square_bytes(a.rank, side, output=True))
+    launch("ss2d", f"ss2d_output_{side}", grid, a, x)
     return y
 
 
@@ -76,7 +85,11 @@ def ss2d_scan_backward(
     if x.numel() == 0:
         return torch.empty_like(x), *[torch.zeros_like(t) for t in given]
     batch, channels = x.shape[0], x.shape[3]
-    arguments = _ss2d_arguments(x, given, BACKWARD_STEPS)
+    arguments = _ss2d_arguments(x, given)
+    # Offsets inside an image are 32-bit integers in the kernels.
+    _check_size(arguments.height * arguments.width * channels, "an image")
+    chunks = blocks_of(arguments.height * arguments.width, BACKWARD_STEPS)
+    fill(arguments, chunks=chunks, row_chunks=chunks, column_chunks=chunks)
     sums, ends = states(x, 4, arguments.chunks)
     adjoints, dx = torch.empty_like(ends), torch.empty_like(x)
     partial = dx if dx.dtype == torch.float32 else torch.empty_like(x, dtype=torch.float32)
@@ -87,8 +100,9 @@ def ss2d_scan_backward(
     dq = given[0].new_empty(arguments.slices, *q.shape)
     fill(arguments, sums=sums, ends=ends, partial=partial, dy=dy, adjoints=adjoints)
     fill(arguments, dx=dx, dq=dq, parameters=sizes)
-    blocks = (batch * arguments.chunks, blocks_of(channels, BACKWARD_THREADS), 2)
-    shared = _tile_bytes(arguments, BACKWARD_STEPS, BACKWARD_THREADS)
+    blocks = (batch * chunks, blocks_of(channels, BACKWARD_THREADS), 2)
+    # Per step a pixel and its offset, too.
+    shared = _tile_bytes(arguments.rank, BACKWARD_STEPS, BACKWARD_THREADS) + 8 * BACKWARD_STEPS
     grid = Grid(blocks, BACKWARD_THREADS, shared)
     launch("ss2d", "ss2d_sum_chunks_backward", grid, arguments, x)
     launch("ss2d", "ss2d_join_chunks", carry_grid(channels, 4, batch), arguments, x)
@@ -103,20 +117,33 @@ def ss2d_scan_backward(
     return dx, added(dq), weight, bias, a_logs, ds
 
 
-def _ss2d_arguments(x: Tensor, given: list[Tensor], steps: int) -> Ss2dArguments:
+def _ss2d_arguments(x: Tensor, given: list[Tensor]) -> Ss2dArguments:
     batch, height, width, channels = x.shape
     arguments = Ss2dArguments()
     names = ("q", "dt_weight", "dt_bias", "a_logs", "ds")
     fill(arguments, x=x, **dict(zip(names, given, strict=True)))
     fill(arguments, batch=batch, height=height, width=width, channels=channels)
-    fill(arguments, rank=given[1].shape[2], chunks=blocks_of(height * width, steps))
-    _check_size(height * width * channels)
+    fill(arguments, rank=given[1].shape[2])
     return arguments
 
 
-def _tile_bytes(arguments: Ss2dArguments, steps: int, threads: int) -> int:
+def _square_side(a: Ss2dArguments) -> int:
+    """Return the side of the squares of a map, whatever the batch: it decides the last bits."""
+    squares = blocks_of(a.height, LARGE_SIDE) * blocks_of(a.width, LARGE_SIDE)
+    enough = squares * blocks_of(a.channels, FORWARD_LANES) >= ENOUGH_SQUARES
+    fits = _square_bytes(a.rank, LARGE_SIDE, output=True) <= SHARED_BYTES
+    return LARGE_SIDE if enough and fits else SMALL_SIDE
+
+
+def _square_bytes(rank: int, side: int, *, output: bool) -> int:
+    """Return the shared memory of ``SquareTile``; with the square's outputs."""
+    sums = side * side * FORWARD_LANES if output else 0
+    return _tile_bytes(rank, FORWARD_LINES * side, FORWARD_LANES) + 4 * (8 + sums)
+
+
+def _tile_bytes(rank: int, steps: int, channels: int) -> int:
     """Return the shared memory of ``Ss2dTile`` without the kernel's own part."""
-    return 4 * (4 * steps + up(arguments.rank, 4) * (steps + threads + 1))
+    return 4 * (2 * steps + up(rank, 4) * (steps + channels + 1))
 
 
 def _split_backward(arguments: Ss2dArguments) -> None:
@@ -130,9 +157,8 @@ def _split_backward(arguments: Ss2dArguments) -> None:
     arguments.slices = blocks_of(blocks, share)
 
 
-def _check_size(elements: int) -> None:
-    # Offsets inside one image are 32-bit integers in the kernels.
+def _check_size(elements: int, what: str) -> None:
     if elements >= 2**31:
         raise BackendUnavailableError(
-            f"expected less than 2^31 values per image; got {elements}. Take smaller tiles."
+            f"expected less than 2^31 values in {what}; got {elements}. Take smaller tiles."
         )

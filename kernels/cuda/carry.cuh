@@ -8,8 +8,10 @@
 
 namespace geoseg {
 
-constexpr int CARRY_CHANNELS = 32;
-constexpr int CARRY_SEGMENTS = 16;
+// Of a block. Eight channels are 32 bytes, the least that a load moves; the more segments, the fewer
+// chunks one after the other.
+constexpr int CARRY_CHANNELS = 8;
+constexpr int CARRY_SEGMENTS = 64;
 constexpr int CARRY_THREADS = CARRY_CHANNELS * CARRY_SEGMENTS;
 
 // One thread's share: a run of consecutive chunks of one channel, in the order of the scan.

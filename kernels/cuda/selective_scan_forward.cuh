@@ -55,21 +55,23 @@ GEOSEG_INLINE Run sequence_run(const SelectiveScanArguments &a, float *ends, int
     return run;
 }
 
-// Grid: (channel blocks of CARRY_CHANNELS, states, images); shared: two per thread.
+// Grid: (images x channel blocks of CARRY_CHANNELS, states); shared: two per thread.
 template <class Block>
 GEOSEG_INLINE void selective_scan_join_chunks(Block &block, const SelectiveScanArguments &a,
                                               float *shared) {
-    const int state = block.y(), image = block.z();
+    const int blocks = blocks_of(a.channels, CARRY_CHANNELS);
+    const int image = block.x() / blocks, state = block.y();
+    const int channel0 = (block.x() - image * blocks) * CARRY_CHANNELS;
     for (int pass = 0; pass < (a.adjoints ? 2 : 1); ++pass) {
         float *ends = pass ? a.adjoints : a.ends;
         block.stage([&](int thread, Nothing &) {
-            const int channel = block.x() * CARRY_CHANNELS + thread % CARRY_CHANNELS;
+            const int channel = channel0 + thread % CARRY_CHANNELS;
             if (channel < a.channels)
                 join_run(sequence_run(a, ends, image, state, channel, pass == 1, thread),
                          shared[2 * thread], shared[2 * thread + 1]);
         });
         block.stage([&](int thread, Nothing &) {
-            const int channel = block.x() * CARRY_CHANNELS + thread % CARRY_CHANNELS;
+            const int channel = channel0 + thread % CARRY_CHANNELS;
             if (channel < a.channels)
                 start_run(sequence_run(a, ends, image, state, channel, pass == 1, thread), shared,
                           thread);

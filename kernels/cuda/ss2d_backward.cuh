@@ -7,7 +7,7 @@
 #ifndef GEOSEG_CUDA_SS2D_BACKWARD_CUH
 #define GEOSEG_CUDA_SS2D_BACKWARD_CUH
 
-#include "ss2d_forward.cuh"
+#include "ss2d_backward_chunk.cuh"
 
 namespace geoseg {
 
@@ -16,17 +16,17 @@ constexpr int COLUMN_ROWS = BACKWARD_STEPS * (BACKWARD_THREADS + 1);
 // Values per step and channel (z, then dz; h, then dy h; lam dt x over ln 2) and the block's dq,
 // [steps][rank4 + 2]: the rows of q, then B and C.
 struct Ss2dGradients {
-    Ss2dTile<BACKWARD_STEPS, BACKWARD_THREADS, 3 * COLUMN_ROWS> tile;
+    Ss2dChunk<3 * COLUMN_ROWS> tile;
     float *dq;
 
     GEOSEG_INLINE Ss2dGradients(const Ss2dArguments &a, float *shared)
         : tile(a, shared), dq(tile.rest()) {}
-    GEOSEG_INLINE float &z(int step, int channel) const { return tile.kept()[at(step, channel)]; }
+    GEOSEG_INLINE float &z(int step, int channel) const { return tile.own()[at(step, channel)]; }
     GEOSEG_INLINE float &h(int step, int channel) const {
-        return tile.kept()[COLUMN_ROWS + at(step, channel)];
+        return tile.own()[COLUMN_ROWS + at(step, channel)];
     }
     GEOSEG_INLINE float &g(int step, int channel) const {
-        return tile.kept()[2 * COLUMN_ROWS + at(step, channel)];
+        return tile.own()[2 * COLUMN_ROWS + at(step, channel)];
     }
     GEOSEG_INLINE int width() const { return tile.rank4 + 2; }
 
@@ -201,7 +201,7 @@ GEOSEG_INLINE void write_dq(const Ss2dGradients &s, const Ss2dArguments &a, cons
                             int direction, int slice, int thread) {
     const int row = a.rank + 2;
     const int64 slice_pixels = static_cast<int64>(a.batch) * a.height * a.width;
-    const int64 first = slice * slice_pixels + ss2d_first_pixel(a, place);
+    const int64 first = slice * slice_pixels + ss2d_first_pixel(a, place.image);
     for (int i = thread; i < place.count * row; i += BACKWARD_THREADS) {
         const int step = i / row, r = i - step * row;
         const int from = r < a.rank ? r : s.tile.rank4 + r - a.rank;
@@ -219,13 +219,13 @@ GEOSEG_INLINE void ss2d_backward_chunk(Block &block, const Ss2dGradients &s,
     const int share = blocks_of(blocks, a.slices);
     const int last = smaller(blocks, (slice + 1) * share);
     block.stage([&](int thread, Nothing &) {
-        load_steps(s.tile, a, place, direction, thread);
+        load_chunk(s.tile, a, place, direction, thread);
         for (int i = thread; i < BACKWARD_STEPS * s.width(); i += BACKWARD_THREADS) s.dq[i] = 0.0f;
     });
     for (int b = slice * share; b < last; ++b) {
         const int channel0 = b * BACKWARD_THREADS;
         block.stage([&](int thread, Nothing &) {
-            load_weights(s.tile, a, direction, channel0, thread);
+            load_weights<BACKWARD_THREADS>(s.tile, a, direction, channel0, thread);
         });
         block.stage([&](int thread, Nothing &) {
             const Ss2dChannel channel = ss2d_channel(a, direction, channel0 + thread);
@@ -252,7 +252,7 @@ GEOSEG_INLINE void ss2d_backward(Block &block, const Ss2dArguments &a, float *sh
     const int first = (block.x() - image * parts) * a.part_chunks;
     const int last = smaller(a.chunks, first + a.part_chunks);
     for (int chunk = first; chunk < last; ++chunk) {
-        const Ss2dPlace place = ss2d_place<BACKWARD_STEPS>(a, image, chunk);
+        const Ss2dPlace place = ss2d_place(a, image, chunk);
         block.stage([&](int thread, Nothing &) {
             find_pixels(s.tile, a, place, a.columns == 1, thread);
         });

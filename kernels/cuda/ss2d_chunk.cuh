@@ -1,12 +1,10 @@
-// What the kernels of the four-direction scan share: arguments, one chunk's small projections and
-// weights in shared memory, and the step sizes of several steps at once.
-//
-// A thread is a channel, a block a chunk of consecutive steps of the rows or of the columns.
+// What the kernels of the four-direction scan share: arguments, the small projections and weights of
+// some steps in shared memory, the step sizes of several steps at once, and the launch that joins
+// chunks. A lane is a channel; a chunk is a few consecutive steps of the rows or of the columns.
 #ifndef GEOSEG_CUDA_SS2D_CHUNK_CUH
 #define GEOSEG_CUDA_SS2D_CHUNK_CUH
 
-#include "cuda_maps.h"
-#include "cuda_numbers.h"
+#include "carry.cuh"
 
 namespace geoseg {
 
@@ -21,50 +19,40 @@ struct Ss2dArguments {
     const float *ds;          // (4, C)
     float *sums;              // (N, 4, chunks, C): step sizes over ln 2, summed
     float *ends;              // the same shape: states at the end, then at the start of a chunk
-    float *partial;           // (N, L, C): y, or dx, of the directions so far
+    float *partial;           // (N, L, C): dx of the directions so far
     Io *y;                    // (N, L, C)
     const Io *dy;             // (N, L, C); null in the forward pass
     float *adjoints;          // as ends, of the reverse recurrence
     Io *dx;                   // (N, L, C)
     float *dq;                // (slices, N, L, 4, R + 2)
     float *parameters;        // (parts, 4, R + 3, C): of dt_weight, dt_bias, a_logs, ds
-    int batch, height, width, channels, rank, chunks;
+    int batch, height, width, channels, rank;
+    int chunks, row_chunks, column_chunks;  // room per direction; of the rows; of the columns
     int columns;              // 0: directions 0 and 2, 1: directions 1 and 3
     int part_chunks, slices;  // chunks that a block of the backward pass takes one after the other
 };
 
-struct Ss2dPlace {
-    int image, chunk, first, count;  // steps [first, first + count)
-};
-
-template <int STEPS>
-GEOSEG_INLINE Ss2dPlace ss2d_place(const Ss2dArguments &a, int image, int chunk) {
-    const int first = chunk * STEPS;
-    return {image, chunk, first, smaller(STEPS, a.height * a.width - first)};
+GEOSEG_INLINE int64 ss2d_first_pixel(const Ss2dArguments &a, int image) {
+    return static_cast<int64>(image) * a.height * a.width;
 }
 
-GEOSEG_INLINE int64 ss2d_first_pixel(const Ss2dArguments &a, const Ss2dPlace &place) {
-    return static_cast<int64>(place.image) * a.height * a.width;
-}
-
-// Shared memory of a chunk. What has a fixed size comes first, so that its addresses are constants;
-// q lies in fours of rows, so that its steps are at fixed distances; rows of w are padded so that
-// both the transposing writes and the reads meet every bank.
-template <int STEPS, int THREADS, int KEPT>
+// Shared memory of some steps. What has a fixed size comes first, so that its addresses are
+// constants; q lies in fours of rows, so that its steps are at fixed distances; rows of w are padded
+// so that both the transposing writes and the reads meet every bank.
+template <int STEPS, int CHANNELS, int KEPT>
 struct Ss2dTile {
+    static constexpr int steps = STEPS, channels = CHANNELS;
     float *shared;
     int rank4;
 
     GEOSEG_INLINE Ss2dTile(const Ss2dArguments &a, float *block_shared)
         : shared(block_shared), rank4((a.rank + 3) / 4 * 4) {}
 
-    // B times ln 2, and C, of a step; its pixel in the image, and that pixel's first channel.
+    // B times ln 2, and C, of a step.
     GEOSEG_INLINE float &b(int step) const { return shared[step]; }
     GEOSEG_INLINE float &c(int step) const { return shared[STEPS + step]; }
-    GEOSEG_INLINE int &pixel(int step) const { return integers()[2 * STEPS + step]; }
-    GEOSEG_INLINE int &offset(int step) const { return integers()[3 * STEPS + step]; }
     // Floats for the kernel's own use.
-    GEOSEG_INLINE float *kept() const { return shared + 4 * STEPS; }
+    GEOSEG_INLINE float *kept() const { return shared + 2 * STEPS; }
     GEOSEG_INLINE Float4 &projections(int r, int step) const {
         return reinterpret_cast<Float4 *>(kept() + KEPT)[r / 4 * STEPS + step];
     }
@@ -73,37 +61,25 @@ struct Ss2dTile {
     }
     // Times log2(e).
     GEOSEG_INLINE float &weight(int r, int channel) const {
-        return kept()[KEPT + STEPS * rank4 + r * (THREADS + 1) + channel];
+        return kept()[KEPT + STEPS * rank4 + r * (CHANNELS + 1) + channel];
     }
     GEOSEG_INLINE float *rest() const { return &weight(rank4, 0); }
-
-  private:
-    GEOSEG_INLINE int *integers() const { return reinterpret_cast<int *>(shared); }
 };
 
-// Finds the pixels of a chunk; those of absent steps are the last one.
-template <int STEPS, int THREADS, int KEPT>
-GEOSEG_INLINE void find_pixels(const Ss2dTile<STEPS, THREADS, KEPT> &tile, const Ss2dArguments &a,
-                               const Ss2dPlace &place, bool columns, int thread) {
-    for (int step = thread; step < STEPS; step += THREADS) {
-        const int inside = place.first + smaller(step, place.count - 1);
-        tile.pixel(step) = pixel_of(inside, columns, a.height, a.width);
-        tile.offset(step) = tile.pixel(step) * a.channels;
-    }
-}
-
-// Reads q, B and C of a direction; absent steps get zeros.
-template <int STEPS, int THREADS, int KEPT>
-GEOSEG_INLINE void load_steps(const Ss2dTile<STEPS, THREADS, KEPT> &tile, const Ss2dArguments &a,
-                              const Ss2dPlace &place, int direction, int thread) {
+// Reads q, B and C of a direction by all threads of a block together. `pixel_at` tells a step's pixel in
+// the image; below 0 there is none, and the step gets zeros.
+template <int THREADS, class Tile, class PixelAt>
+GEOSEG_INLINE void load_steps(const Tile &tile, const Ss2dArguments &a, int image, int direction,
+                              int thread, PixelAt pixel_at) {
     const int row = a.rank + 2;
-    const float *image = a.q + ss2d_first_pixel(a, place) * 4 * row + direction * row;
+    const float *map = a.q + (ss2d_first_pixel(a, image) * 4 + direction) * row;
     // Counted along, because a division per element costs more than all the rest.
     int step = thread / row, r = thread - step * row;
     const int steps = THREADS / row, rows = THREADS - steps * row;
-    while (step < STEPS) {
-        const float value =
-            step < place.count ? image[static_cast<int64>(tile.pixel(step)) * 4 * row + r] : 0.0f;
+#pragma unroll 1
+    while (step < Tile::steps) {
+        const int pixel = pixel_at(step);
+        const float value = pixel >= 0 ? map[static_cast<int64>(pixel) * 4 * row + r] : 0.0f;
         if (r < a.rank) tile.projection(r, step) = value;
         else if (r == a.rank) tile.b(step) = GEOSEG_LN2 * value;
         else tile.c(step) = value;
@@ -114,18 +90,20 @@ GEOSEG_INLINE void load_steps(const Ss2dTile<STEPS, THREADS, KEPT> &tile, const 
             ++step;
         }
     }
+#pragma unroll 1
     for (int absent = a.rank; absent < tile.rank4; ++absent)
-        for (int i = thread; i < STEPS; i += THREADS) tile.projection(absent, i) = 0.0f;
+        for (int i = thread; i < Tile::steps; i += THREADS) tile.projection(absent, i) = 0.0f;
 }
 
-template <int STEPS, int THREADS, int KEPT>
-GEOSEG_INLINE void load_weights(const Ss2dTile<STEPS, THREADS, KEPT> &tile, const Ss2dArguments &a,
-                                int direction, int channel0, int thread) {
+template <int THREADS, class Tile>
+GEOSEG_INLINE void load_weights(const Tile &tile, const Ss2dArguments &a, int direction,
+                                int channel0, int thread) {
     const int64 base = (static_cast<int64>(direction) * a.channels + channel0) * a.rank;
-    const int wanted = smaller(THREADS, a.channels - channel0) * a.rank;
+    const int wanted = smaller(Tile::channels, a.channels - channel0) * a.rank;
     int channel = thread / a.rank, r = thread - channel * a.rank;
     const int channels = THREADS / a.rank, rows = THREADS - channels * a.rank;
-    for (int i = thread; i < THREADS * a.rank; i += THREADS) {
+#pragma unroll 1
+    for (int i = thread; i < Tile::channels * a.rank; i += THREADS) {
         tile.weight(r, channel) = i < wanted ? GEOSEG_LOG2E * a.dt_weight[base + i] : 0.0f;
         channel += channels;
         r += rows;
@@ -134,7 +112,9 @@ GEOSEG_INLINE void load_weights(const Ss2dTile<STEPS, THREADS, KEPT> &tile, cons
             ++channel;
         }
     }
-    for (int absent = a.rank; absent < tile.rank4; ++absent) tile.weight(absent, thread) = 0.0f;
+#pragma unroll 1
+    for (int absent = a.rank; absent < tile.rank4; ++absent)
+        for (int i = thread; i < Tile::channels; i += THREADS) tile.weight(absent, i) = 0.0f;
 }
 
 // What a channel keeps through a sweep of one direction.
@@ -164,14 +144,14 @@ GEOSEG_INLINE int64 ss2d_state(const Ss2dArguments &a, int image, int direction,
 
 // z over ln 2 of SCAN_GROUP steps of a walk. A weight is read once for all of them.
 template <class Tile, class Walk>
-GEOSEG_INLINE void project_steps(const Tile &tile, Walk walk, int i0, int thread,
-                                 float bias, float *z) {
+GEOSEG_INLINE void project_steps(const Tile &tile, Walk walk, int i0, int lane, float bias,
+                                 float *z) {
 #pragma unroll
     for (int i = 0; i < SCAN_GROUP; ++i) z[i] = bias;
 #pragma unroll 1
     for (int r = 0; r < tile.rank4; r += 4) {
-        const float w0 = tile.weight(r, thread), w1 = tile.weight(r + 1, thread);
-        const float w2 = tile.weight(r + 2, thread), w3 = tile.weight(r + 3, thread);
+        const float w0 = tile.weight(r, lane), w1 = tile.weight(r + 1, lane);
+        const float w2 = tile.weight(r + 2, lane), w3 = tile.weight(r + 3, lane);
 #pragma unroll
         for (int i = 0; i < SCAN_GROUP; ++i) {
             const Float4 v = tile.projections(r, walk.at(i0 + i));
@@ -180,19 +160,41 @@ GEOSEG_INLINE void project_steps(const Tile &tile, Walk walk, int i0, int thread
     }
 }
 
-// A channel of an image, indexed with the offsets of a tile.
-template <class T>
-GEOSEG_INLINE T *ss2d_image(T *map, const Ss2dArguments &a, const Ss2dPlace &place, int channel) {
-    return map + (ss2d_first_pixel(a, place) * a.channels + channel);
+GEOSEG_INLINE Run ss2d_run(const Ss2dArguments &a, float *ends, int image, int direction,
+                           int channel, bool backwards, int thread) {
+    Run run = run_of(thread, direction % 2 ? a.column_chunks : a.row_chunks, backwards);
+    const int64 state = ss2d_state(a, image, direction, 0, channel);
+    run.sums = a.sums + state;
+    run.ends = ends + state;
+    run.sum_stride = run.end_stride = a.channels;
+    run.rate = -exp2_of(GEOSEG_LOG2E * a.a_logs[direction * a.channels + channel]);
+    return run;
 }
 
-// The same channel of SCAN_GROUP steps.
-template <class Tile, class Walk>
-GEOSEG_INLINE void read_steps(const Tile &tile, const Io *image, Walk walk, int i0,
-                              float *values) {
-#pragma unroll
-    for (int i = 0; i < SCAN_GROUP; ++i)
-        values[i] = load_io(image, tile.offset(walk.at(i0 + i)));
+// Grid: (images x channel blocks of CARRY_CHANNELS, 4 directions); shared: two per thread.
+template <class Block>
+GEOSEG_INLINE void ss2d_join_chunks(Block &block, const Ss2dArguments &a, float *shared) {
+    const int blocks = blocks_of(a.channels, CARRY_CHANNELS);
+    const int image = block.x() / blocks, direction = block.y();
+    const int channel0 = (block.x() - image * blocks) * CARRY_CHANNELS;
+    const int passes = a.adjoints ? 2 : 1;
+    for (int pass = 0; pass < passes; ++pass) {
+        // The reverse recurrence runs against the order of its direction.
+        const bool backwards = (direction >= 2) != (pass == 1);
+        float *ends = pass ? a.adjoints : a.ends;
+        block.stage([&](int thread, Nothing &) {
+            const int channel = channel0 + thread % CARRY_CHANNELS;
+            if (channel < a.channels)
+                join_run(ss2d_run(a, ends, image, direction, channel, backwards, thread),
+                         shared[2 * thread], shared[2 * thread + 1]);
+        });
+        block.stage([&](int thread, Nothing &) {
+            const int channel = channel0 + thread % CARRY_CHANNELS;
+            if (channel < a.channels)
+                start_run(ss2d_run(a, ends, image, direction, channel, backwards, thread), shared,
+                          thread);
+        });
+    }
 }
 
 }  // namespace geoseg

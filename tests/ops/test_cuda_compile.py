@@ -15,12 +15,16 @@ from tests.ops.emulator import KERNELS, PROGRAMS
 IO = range(3)
 ARCHITECTURES = (75, 80, 90, 120)
 ENTRIES = {
-    "ss2d": {"sum_chunks", "sum_chunks_backward", "join_chunks", "output", "backward"},
+    "ss2d": {
+        *("sum_8", "sum_16", "join_chunks", "output_8", "output_16"),
+        *("sum_chunks_backward", "backward"),
+    },
     "selective_scan": {"sum_chunks", "join_chunks", "output", "backward"},
     "na2d": {"forward", "backward_queries", "backward_keys"},
 }
 # A forward scan lives on many resident warps; a pass with more values in flight has more room.
-FORWARD_SCANS, FORWARD_REGISTERS, REGISTERS = ("sum_chunks", "join_chunks", "output"), 64, 128
+FORWARD_SCANS = {"sum_chunks", "join_chunks", "output", "sum_8", "sum_16", "output_8", "output_16"}
+FORWARD_REGISTERS, REGISTERS = 64, 128
 
 needs_nvrtc = pytest.mark.skipif(
     _nvrtc.unavailable_reason() is not None,

@@ -83,7 +83,7 @@ class Numbers(ctypes.Structure):
     _fields_ = (("one", ctypes.c_int), ("two", ctypes.c_float))
 
 
-def start(driver, *, shared=0, device="cuda:1", entry="ss2d_output"):
+def start(driver, *, shared=0, device="cuda:1", entry="ss2d_output_8"):
     grid = Grid((7, 5, 3), 32, shared)
     _cuda_driver.launch(Kernel("ss2d", entry, 0), grid, Numbers(4, 2.5), torch.device(device))
 
@@ -94,7 +94,7 @@ def test_launch_passes_grid_stream_and_arguments(driver):
         (*rest[:8], rest[8].value, Numbers.from_address(rest[9][0]).one, rest[10])
     )
     start(driver, shared=1024)
-    assert seen == [("geoseg_ss2d_output", 7, 5, 3, 32, 1, 1, 1024, STREAM, 4, None)]
+    assert seen == [("geoseg_ss2d_output_8", 7, 5, 3, 32, 1, 1, 1024, STREAM, 4, None)]
 
 
 def test_launch_runs_in_the_context_of_the_tensors_device(driver):
@@ -114,7 +114,7 @@ def test_a_device_without_index_is_the_current_one(driver):
 def test_modules_are_loaded_once_per_device_and_not_inside_a_capture(driver):
     for device in ("cuda:0", "cuda:0", "cuda:1"):
         start(driver, device=device)
-    start(driver, device="cuda:1", entry="ss2d_sum_chunks")
+    start(driver, device="cuda:1", entry="ss2d_sum_8")
     assert len(driver.asked("cuModuleLoadData")) == 2
     assert len(driver.asked("cuModuleGetFunction")) == 3
     names = [name for name, _ in driver.calls]
@@ -134,7 +134,7 @@ def test_large_shared_memory_is_asked_for(driver):
 
 def test_a_failing_launch_says_what_failed(driver):
     driver.failing = "cuLaunchKernel"
-    with pytest.raises(BackendUnavailableError, match="launch ss2d_output .*_ILLEGAL_ADDRESS"):
+    with pytest.raises(BackendUnavailableError, match="launch ss2d_output_8 .*_ILLEGAL_ADDRESS"):
         start(driver)
     assert driver.calls[-2][0] == "cuCtxPopCurrent_v2"
 

@@ -100,6 +100,40 @@ def test_ss2d_equals_the_loop(emulator, shape):
     check_gradients(grads, exact, leaves, dy)
 
 
+@pytest.mark.parametrize("side", [8, 16])
+@pytest.mark.parametrize("shape", SCANS, ids=str)
+def test_ss2d_takes_large_and_small_squares(emulator, monkeypatch, shape, side):
+    monkeypatch.setattr(_cuda_ss2d, "ENOUGH_SQUARES", 1 if side == 16 else 10**9)
+    inputs = scan_inputs(*shape, skip=1.0)
+    made = both_orders(emulator, _cuda.ss2d_scan, *inputs)
+    assert error(made, reference.ss2d_scan(*doubles(*inputs))) <= FORWARD
+    assert {entry for entry, _ in emulator.launches} == {
+        *(f"ss2d_sum_{side}", "ss2d_join_chunks", f"ss2d_output_{side}")
+    }
+
+
+def test_ss2d_squares_do_not_depend_on_the_batch(emulator, monkeypatch):
+    monkeypatch.setattr(_cuda_ss2d, "ENOUGH_SQUARES", 3)
+    inputs = scan_inputs(3, 17, 20, 12, 2)
+    together = _cuda.ss2d_scan(*inputs)
+    for i in range(3):
+        alone = _cuda.ss2d_scan(*(t[i : i + 1] for t in inputs[:2]), *inputs[2:])
+        assert torch.equal(alone, together[i : i + 1])
+
+
+def test_ss2d_squares_fit_the_shared_memory_of_every_device(emulator, monkeypatch):
+    monkeypatch.setattr(_cuda_ss2d, "ENOUGH_SQUARES", 1)
+    inputs = scan_inputs(1, 3, 5, 4, 49)
+    made = _cuda.ss2d_scan(*inputs)
+    assert error(made, reference.ss2d_scan(*doubles(*inputs))) <= FORWARD
+    assert emulator.launches[-1][0] == "ss2d_output_8"
+    emulator.launches.clear()
+    _cuda.ss2d_scan(*scan_inputs(1, 3, 5, 4, 42))
+    entry, grid = emulator.launches[-1]
+    assert entry == "ss2d_output_16"
+    assert grid.shared_bytes <= 64 * 1024
+
+
 def test_ss2d_adds_the_skip_term(emulator):
     inputs = scan_inputs(1, 4, 9, 12, 2, skip=1.0)
     leaves = doubles(*inputs)
@@ -297,13 +331,12 @@ def test_what_the_kernels_do_not_take_is_said(emulator):
     with pytest.raises(BackendUnavailableError, match="float16 on CUDA; got torch.float64"):
         _cuda.ss2d_scan(*[t.double() for t in scan_inputs(1, 2, 2, 4, 1)])
     x = torch.empty(1).expand(1, 2**16, 2**11, 16)
-    with pytest.raises(BackendUnavailableError, match="less than 2\\^31 values per image"):
-        _cuda_ss2d._check_size(x[0].numel())
+    with pytest.raises(BackendUnavailableError, match="less than 2\\^31 values in an image"):
+        _cuda_ss2d._check_size(x[0].numel(), "an image")
 
 
-def test_launches_per_scan(emulator):
-    inputs = scan_inputs(1, 8, 16, 32, 2)
-    _cuda.ss2d_scan(*inputs)
+def test_three_launches_per_scan(emulator):
+    _cuda.ss2d_scan(*scan_inputs(1, 8, 16, 32, 2))
     assert [entry for entry, _ in emulator.launches] == [
-        *("ss2d_sum_chunks", "ss2d_join_chunks", "ss2d_output", "ss2d_output"),
+        *("ss2d_sum_8", "ss2d_join_chunks", "ss2d_output_8"),
     ]
