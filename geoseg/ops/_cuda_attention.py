@@ -11,6 +11,8 @@ from geoseg.ops._cuda_launch import blocks_of, launch, up
 # As in kernels/cuda: pixels of a thread, columns of a block, channels of a thread per pass.
 GROUP, TILE_COLUMNS, QUERY_WIDTH, GRADIENT_WIDTH = 4, 8, 8, 4
 MAX_HEAD_DIM = 256
+# A grid's second and third side.
+MAX_SIDE = 65535
 # Shared memory that a block takes at most, unless one column needs more.
 SHARED_FLOATS = 40 * 1024 // 4
 
@@ -112,6 +114,11 @@ class _Attention:
             raise BackendUnavailableError(
                 f"neighborhood_attention: expected heads of at most {MAX_HEAD_DIM} channels; got "
                 f"{dim}. Take backend='torch'."
+            )
+        if max(heads, batch) > MAX_SIDE:
+            raise BackendUnavailableError(
+                f"neighborhood_attention: expected at most {MAX_SIDE} images and heads; got "
+                f"{batch} and {heads}. Take fewer at once."
             )
         self.maps = [t.to(q.dtype) for t in maps]
         self.tables = [None if t is None else t.float().contiguous() for t in tables]

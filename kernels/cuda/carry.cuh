@@ -18,12 +18,14 @@ constexpr int CARRY_THREADS = CARRY_CHANNELS * CARRY_SEGMENTS;
 struct Run {
     const float *sums;  // of the step sizes, per chunk
     float *ends;        // states
-    int64 sum_stride, end_stride;
-    float rate;  // a chunk decays by 2^(rate * sum)
+    float rate;          // a chunk decays by 2^(rate * sum)
+    int stride;          // from chunk to chunk
     int chunks, first, last;
     bool backwards;
 
-    GEOSEG_INLINE int chunk(int i) const { return backwards ? chunks - 1 - i : i; }
+    GEOSEG_INLINE int64 chunk(int i) const {
+        return static_cast<int64>(backwards ? chunks - 1 - i : i) * stride;
+    }
 };
 
 GEOSEG_INLINE Run run_of(int thread, int chunks, bool backwards) {
@@ -36,15 +38,32 @@ GEOSEG_INLINE Run run_of(int thread, int chunks, bool backwards) {
     return run;
 }
 
+// Chunks that are read together: a chunk is joined in a few cycles, and read in hundreds. A compiler
+// cannot tell that what is written for one is not what is read of the next.
+constexpr int CARRY_READS = 6;
+
+GEOSEG_INLINE void read_chunks(const Run &run, int first, float *sizes, float *ends) {
+#pragma unroll
+    for (int j = 0; j < CARRY_READS; ++j) {
+        const int64 chunk = run.chunk(first + j < run.last ? first + j : first);
+        sizes[j] = run.sums[chunk];
+        ends[j] = run.ends[chunk];
+    }
+}
+
 // The run as one link: its summed step sizes and the state it ends with from 0.
 GEOSEG_INLINE void join_run(const Run &run, float &sum, float &end) {
     sum = end = 0.0f;
-#pragma unroll 4
-    for (int i = run.first; i < run.last; ++i) {
-        const int chunk = run.chunk(i);
-        const float size = run.sums[chunk * run.sum_stride];
-        end = Link{exp2_of(run.rate * size), run.ends[chunk * run.end_stride]}.after(end);
-        sum += size;
+#pragma unroll 1
+    for (int i = run.first; i < run.last; i += CARRY_READS) {
+        float sizes[CARRY_READS], ends[CARRY_READS];
+        read_chunks(run, i, sizes, ends);
+#pragma unroll
+        for (int j = 0; j < CARRY_READS; ++j) {
+            if (i + j >= run.last) break;
+            end = Link{exp2_of(run.rate * sizes[j]), ends[j]}.after(end);
+            sum += sizes[j];
+        }
     }
 }
 
@@ -53,13 +72,16 @@ GEOSEG_INLINE void start_run(const Run &run, const float *joined, int thread) {
     float state = 0.0f;
     for (int before = thread % CARRY_CHANNELS; before < thread; before += CARRY_CHANNELS)
         state = Link{exp2_of(run.rate * joined[2 * before]), joined[2 * before + 1]}.after(state);
-#pragma unroll 4
-    for (int i = run.first; i < run.last; ++i) {
-        const int chunk = run.chunk(i);
-        float &place = run.ends[chunk * run.end_stride];
-        const Link link = {exp2_of(run.rate * run.sums[chunk * run.sum_stride]), place};
-        place = state;
-        state = link.after(state);
+#pragma unroll 1
+    for (int i = run.first; i < run.last; i += CARRY_READS) {
+        float sizes[CARRY_READS], ends[CARRY_READS];
+        read_chunks(run, i, sizes, ends);
+#pragma unroll
+        for (int j = 0; j < CARRY_READS; ++j) {
+            if (i + j >= run.last) break;
+            run.ends[run.chunk(i + j)] = state;
+            state = Link{exp2_of(run.rate * sizes[j]), ends[j]}.after(state);
+        }
     }
 }
 

@@ -50,7 +50,7 @@ GEOSEG_INLINE Run sequence_run(const SelectiveScanArguments &a, float *ends, int
     run.sums = a.sums + static_cast<int64>(image) * a.chunks * a.channels + channel;
     run.ends = ends + (static_cast<int64>(image) * a.states + state) * a.chunks * a.channels +
                channel;
-    run.sum_stride = run.end_stride = a.channels;
+    run.stride = a.channels;
     run.rate = a.A[channel * a.states + state];
     return run;
 }

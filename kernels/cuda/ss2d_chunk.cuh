@@ -42,6 +42,7 @@ GEOSEG_INLINE int64 ss2d_first_pixel(const Ss2dArguments &a, int image) {
 template <int STEPS, int CHANNELS, int KEPT>
 struct Ss2dTile {
     static constexpr int steps = STEPS, channels = CHANNELS;
+    static_assert((2 * STEPS + KEPT) % 4 == 0, "projections are read in fours");
     float *shared;
     int rank4;
 
@@ -166,7 +167,7 @@ GEOSEG_INLINE Run ss2d_run(const Ss2dArguments &a, float *ends, int image, int d
     const int64 state = ss2d_state(a, image, direction, 0, channel);
     run.sums = a.sums + state;
     run.ends = ends + state;
-    run.sum_stride = run.end_stride = a.channels;
+    run.stride = a.channels;
     run.rate = -exp2_of(GEOSEG_LOG2E * a.a_logs[direction * a.channels + channel]);
     return run;
 }

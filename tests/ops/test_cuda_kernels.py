@@ -325,9 +325,33 @@ def test_empty_batches_launch_nothing(emulator):
     assert emulator.launches == []
 
 
+def test_scans_take_more_images_than_a_side_of_a_grid_has(emulator, monkeypatch):
+    monkeypatch.setattr(emulator, "run", lambda *_: None)
+    n = 65536
+    inputs = scan_inputs(n, 1, 1, 1, 1)
+    _cuda.ss2d_scan(*inputs)
+    _cuda.ss2d_scan_backward(inputs[0], *inputs)
+    inputs = sequence_inputs(n, 1, 1, 1, 1, softplus=True, skip=True, bias=True)
+    _cuda.selective_scan(*inputs, True)
+    _cuda.selective_scan_backward(inputs[0], *inputs, True)
+    assert len(emulator.launches) == 3 + 4 + 3 + 3
+
+
+def test_joined_chunks_are_those_of_their_image(emulator):
+    """More images, and more chunks than are read at once, than the other tests have."""
+    inputs = scan_inputs(5, 3, 150, 9, 1)
+    exact = reference.ss2d_scan(*doubles(*inputs))
+    assert error(both_orders(emulator, _cuda.ss2d_scan, *inputs), exact) <= FORWARD
+    inputs = sequence_inputs(3, 1, 9, 2, 15000, softplus=True, skip=False, bias=True)
+    exact = reference.selective_scan(*doubles(*inputs), delta_softplus=True)
+    assert error(both_orders(emulator, _cuda.selective_scan, *inputs, True), exact) <= FORWARD
+
+
 def test_what_the_kernels_do_not_take_is_said(emulator):
     with pytest.raises(BackendUnavailableError, match="at most 256 channels; got 260"):
         _cuda.na2d(*attention_inputs((1, 3, 3, 1, 260), 3, False, False))
+    with pytest.raises(BackendUnavailableError, match="at most 65535 images .* got 65536"):
+        _cuda.na2d(*attention_inputs((65536, 1, 1, 1, 4), 1, False, False))
     with pytest.raises(BackendUnavailableError, match="float16 on CUDA; got torch.float64"):
         _cuda.ss2d_scan(*[t.double() for t in scan_inputs(1, 2, 2, 4, 1)])
     x = torch.empty(1).expand(1, 2**16, 2**11, 16)

@@ -33,6 +33,14 @@ class Emulator:
         self.launches = []
 
     def launch(self, kernel, grid, arguments, device):
+        # What a device takes: of x 2^31 - 1 blocks, of y and z 65535.
+        assert 0 < grid.blocks[0] < 2**31
+        assert all(0 < side < 2**16 for side in grid.blocks[1:])
+        assert 0 < grid.threads <= 1024
+        self.launches.append((kernel.entry, grid))
+        self.run(kernel, grid, arguments)
+
+    def run(self, kernel, grid, arguments):
         key = kernel.program, kernel.io
         if key not in self.libraries:
             source = KERNELS / "cuda" / f"{kernel.program}.cu"
@@ -47,4 +55,3 @@ class Emulator:
             int(self.reversed),
         )
         assert status == 0, {1: "too many threads", 2: "wrote past shared memory"}[status]
-        self.launches.append((kernel.entry, grid))
