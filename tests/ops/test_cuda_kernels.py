@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from geoseg.errors import BackendUnavailableError
-from geoseg.ops import _cuda, _cuda_attention, _cuda_ss2d, reference
+from geoseg.ops import _cuda, _cuda_attention, _cuda_driver, _cuda_ss2d, reference
+from tests.ops.emulator import Emulator
 
 FORWARD, BACKWARD = 1e-6, 5e-6
 # Rounding of the output alone.
@@ -132,6 +133,19 @@ def test_ss2d_squares_fit_the_shared_memory_of_every_device(emulator, monkeypatc
     entry, grid = emulator.launches[-1]
     assert entry == "ss2d_output_16"
     assert grid.shared_bytes <= 64 * 1024
+
+
+def test_ss2d_bears_the_error_of_a_devices_exponential(emulator, tmp_path, monkeypatch):
+    """Two units in the last place, the bound of ex2.approx, always upwards: the worst there is."""
+    biased = Emulator(tmp_path, exp2_error=2.0**-22)
+    monkeypatch.setattr(_cuda_driver, "launch", biased.launch)
+    inputs = scan_inputs(1, 64, 48, 20, 2)
+    leaves = doubles(*inputs)
+    exact = reference.ss2d_scan(*leaves)
+    made = _cuda.ss2d_scan(*inputs)
+    assert FORWARD / 5 <= error(made, exact) <= FORWARD
+    dy = draw(9, *made.shape)
+    check_gradients(_cuda.ss2d_scan_backward(dy, *inputs), exact, leaves, dy)
 
 
 def test_ss2d_adds_the_skip_term(emulator):

@@ -13,12 +13,13 @@ SOURCES = Path(__file__).parent
 COMPILER = shutil.which("g++")
 
 
-def build(source: Path, folder: Path, *, io: int = 0) -> ctypes.CDLL:
-    """Compile a source with the emulator in place of CUDA."""
+def build(source: Path, folder: Path, *, io: int = 0, exp2_error: float = 0.0) -> ctypes.CDLL:
+    """Compile a source with the emulator in place of CUDA; powers of 2 with a relative error."""
     library = folder / f"{source.stem}-{io}.so"
     command = [
         *(COMPILER, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
         *("-shared", "-fPIC", "-x", "c++", f"-DGEOSEG_IO={io}", str(source), "-o", str(library)),
+        f"-DGEOSEG_EXP2_ERROR={exp2_error!r}f",
         *(f"-I{KERNELS / 'include'}", f"-I{KERNELS / 'cuda'}", f"-I{SOURCES}"),
     ]
     subprocess.run(command, check=True, capture_output=True, text=True)
@@ -28,8 +29,9 @@ def build(source: Path, folder: Path, *, io: int = 0) -> ctypes.CDLL:
 class Emulator:
     """Stands in for the CUDA driver: same kernels, grids and arguments."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, exp2_error: float = 0.0) -> None:
         self.folder, self.libraries, self.reversed = folder, {}, False
+        self.exp2_error = exp2_error
         self.launches = []
 
     def launch(self, kernel, grid, arguments, device):
@@ -44,7 +46,9 @@ class Emulator:
         key = kernel.program, kernel.io
         if key not in self.libraries:
             source = KERNELS / "cuda" / f"{kernel.program}.cu"
-            self.libraries[key] = build(source, self.folder, io=kernel.io)
+            self.libraries[key] = build(
+                source, self.folder, io=kernel.io, exp2_error=self.exp2_error
+            )
         function = getattr(self.libraries[key], f"geoseg_{kernel.entry}")
         blocks = (ctypes.c_int * 3)(*grid.blocks)
         status = function(
