@@ -36,6 +36,7 @@ template <int SIDE, int SUMS>
 struct SquareTile : Ss2dTile<FORWARD_LINES * SIDE, FORWARD_LANES, 8 + SUMS> {
     using Ss2dTile<FORWARD_LINES * SIDE, FORWARD_LANES, 8 + SUMS>::Ss2dTile;
 
+    static_assert(sizeof(Square) <= 8 * sizeof(float), "it has the first eight floats");
     GEOSEG_INLINE Square &square() const { return *reinterpret_cast<Square *>(this->kept()); }
     GEOSEG_INLINE float *sums() const { return this->kept() + 8; }
 };

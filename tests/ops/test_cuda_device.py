@@ -5,6 +5,7 @@ import torch
 
 from geoseg.ops import _cuda, reference
 from tests.ops.test_cuda_kernels import (
+    ROUNDED,
     attend,
     attention_inputs,
     doubles,
@@ -17,6 +18,20 @@ pytestmark = pytest.mark.gpu
 
 # Exponentials and logarithms are approximated on a device.
 TOLERANCE = 5e-6
+# (N, H, W, C, R): small squares, large ones, and more shared memory than is granted unasked.
+SCANS = {
+    "ss2d": (2, 29, 70, 100, 7),
+    "ss2d_large": (1, 40, 70, 140, 7),
+    "ss2d_wide": (1, 17, 33, 672, 46),
+}
+
+
+@pytest.fixture(autouse=True)
+def poisoned():
+    """Let torch fill what it does not initialise with NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def moved(inputs, device="cuda"):
@@ -32,8 +47,8 @@ def moved(inputs, device="cuda"):
 
 def case(name):
     """Return forward, backward, inputs, and what must come out."""
-    if name == "ss2d":
-        inputs = scan_inputs(2, 29, 70, 100, 7)
+    if name in SCANS:
+        inputs = scan_inputs(*SCANS[name])
         leaves = doubles(*inputs)
         exact = reference.ss2d_scan(*leaves)
         return _cuda.ss2d_scan, _cuda.ss2d_scan_backward, inputs, leaves, exact
@@ -49,7 +64,7 @@ def case(name):
     return _cuda.na2d, _cuda.na2d_backward, inputs, leaves, exact
 
 
-NAMES = ("ss2d", "selective_scan", "na2d")
+NAMES = (*SCANS, "selective_scan", "na2d")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,6 +82,49 @@ def test_equals_the_reference_twice(name):
     assert torch.equal(made, forward(*given))
     for one, other in zip(grads, backward(dy.cuda(), *given), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", ROUNDED, ids=str)
+@pytest.mark.parametrize("name", ["ss2d", "na2d"])
+def test_reads_and_writes_half_the_bytes(name, dtype):
+    forward, backward, inputs, _, _ = case(name)
+    maps = 1 if name == "ss2d" else 3
+    inputs = [*(t.to(dtype) for t in inputs[:maps]), *inputs[maps:]]
+    given = moved(inputs)
+    # Compared above with float32 in memory: of the same numbers, only what is written differs.
+    wide = moved([*(t.float() for t in inputs[:maps]), *inputs[maps:]])
+    made, exact = forward(*given), forward(*wide)
+    assert made.dtype == dtype
+    assert error(made.cpu(), exact.cpu().double()) <= ROUNDED[dtype]
+    dy = torch.randn(exact.shape).to(dtype)
+    grads, exact_grads = backward(dy.cuda(), *given), backward(dy.float().cuda(), *wide)
+    for grad, exact_grad in zip(grads, exact_grads, strict=True):
+        assert error(grad.cpu(), exact_grad.cpu().double()) <= ROUNDED[dtype]
+
+
+def test_takes_what_is_neither_dense_nor_aligned():
+    x, *others = moved(scan_inputs(1, 21, 35, 37, 3))
+    x, dy = x.bfloat16(), torch.randn_like(x).bfloat16()
+    padded = torch.zeros(1, 22, 35, 41, dtype=x.dtype, device=x.device)
+    padded[:, 1:, :, 3:40] = x
+    odd = torch.zeros(x.numel() + 1, dtype=x.dtype, device=x.device)[1:].view_as(x).copy_(x)
+    exact, exact_grads = _cuda.ss2d_scan(x, *others), _cuda.ss2d_scan_backward(dy, x, *others)
+    for same in (padded[:, 1:, :, 3:40], odd, x.transpose(1, 2).contiguous().transpose(1, 2)):
+        assert torch.equal(_cuda.ss2d_scan(same, *others), exact)
+        grads = _cuda.ss2d_scan_backward(dy, same, *others)
+        assert all(map(torch.equal, grads, exact_grads))
+
+
+def test_batches_of_more_than_2_to_the_31_values():
+    shape = (5, 1024, 1024, 448)  # values; an image alone has less
+    if torch.cuda.get_device_properties(0).total_memory < 40e9:
+        pytest.skip("needs 40 GB")
+    torch.use_deterministic_algorithms(False)
+    x = torch.randn(shape, dtype=torch.bfloat16, device="cuda")
+    _, q, *parameters = moved(scan_inputs(1, 1, 1, shape[3], 2))
+    q = torch.randn(*shape[:3], *q.shape[3:], device="cuda")
+    made = _cuda.ss2d_scan(x, q, *parameters)
+    assert torch.equal(made[4:], _cuda.ss2d_scan(x[4:], q[4:], *parameters))
 
 
 @pytest.mark.parametrize("name", NAMES)
