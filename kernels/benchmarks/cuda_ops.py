@@ -153,7 +153,8 @@ def scan_row(batch: int, side: int, c: int) -> list[str]:
     dy = torch.randn_like(x)
 
     def project() -> Tensor:
-        return (x @ projection.to(x.dtype).T).float().view(q.shape)
+        # As ss2d does: in float32, so that a map in half precision is copied first.
+        return (x.float() @ projection.T).view(q.shape)
 
     def plain_both() -> None:
         leaves = [t.detach().requires_grad_() for t in (x, q, *parameters)]

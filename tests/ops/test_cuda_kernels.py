@@ -137,7 +137,7 @@ def test_ss2d_squares_fit_the_shared_memory_of_every_device(emulator, monkeypatc
 
 def test_ss2d_bears_the_error_of_a_devices_exponential(emulator, tmp_path, monkeypatch):
     """Two units in the last place, the bound of ex2.approx, always upwards: the worst there is."""
-    biased = Emulator(tmp_path, exp2_error=2.0**-22)
+    biased = Emulator(tmp_path, flags=(f"-DGEOSEG_EXP2_ERROR={2.0**-22}f",))
     monkeypatch.setattr(_cuda_driver, "launch", biased.launch)
     inputs = scan_inputs(1, 64, 48, 20, 2)
     leaves = doubles(*inputs)

@@ -13,14 +13,20 @@ SOURCES = Path(__file__).parent
 COMPILER = shutil.which("g++")
 
 
-def build(source: Path, folder: Path, *, io: int = 0, exp2_error: float = 0.0) -> ctypes.CDLL:
-    """Compile a source with the emulator in place of CUDA; powers of 2 with a relative error."""
+# Flags of the compiler; for races, a thread of the machine stands for each thread of a block.
+SANITIZERS = {
+    "address": ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+    "thread": ("-g", "-fsanitize=thread", f"-I{SOURCES / 'threads'}"),
+}
+
+
+def build(source: Path, folder: Path, *flags: str, io: int = 0) -> ctypes.CDLL:
+    """Compile a source with the emulator in place of CUDA."""
     library = folder / f"{source.stem}-{io}.so"
     command = [
         *(COMPILER, "-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
         *("-shared", "-fPIC", "-x", "c++", f"-DGEOSEG_IO={io}", str(source), "-o", str(library)),
-        f"-DGEOSEG_EXP2_ERROR={exp2_error!r}f",
-        *(f"-I{KERNELS / 'include'}", f"-I{KERNELS / 'cuda'}", f"-I{SOURCES}"),
+        *(*flags, f"-I{KERNELS / 'include'}", f"-I{KERNELS / 'cuda'}", f"-I{SOURCES}"),
     ]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return ctypes.CDLL(str(library))
@@ -29,9 +35,8 @@ def build(source: Path, folder: Path, *, io: int = 0, exp2_error: float = 0.0) -
 class Emulator:
     """Stands in for the CUDA driver: same kernels, grids and arguments."""
 
-    def __init__(self, folder: Path, *, exp2_error: float = 0.0) -> None:
-        self.folder, self.libraries, self.reversed = folder, {}, False
-        self.exp2_error = exp2_error
+    def __init__(self, folder: Path, *, flags: tuple[str, ...] = ()) -> None:
+        self.folder, self.flags, self.libraries, self.reversed = folder, flags, {}, False
         self.launches = []
 
     def launch(self, kernel, grid, arguments, device):
@@ -46,9 +51,7 @@ class Emulator:
         key = kernel.program, kernel.io
         if key not in self.libraries:
             source = KERNELS / "cuda" / f"{kernel.program}.cu"
-            self.libraries[key] = build(
-                source, self.folder, io=kernel.io, exp2_error=self.exp2_error
-            )
+            self.libraries[key] = build(source, self.folder, *self.flags, io=kernel.io)
         function = getattr(self.libraries[key], f"geoseg_{kernel.entry}")
         blocks = (ctypes.c_int * 3)(*grid.blocks)
         status = function(
