@@ -120,7 +120,9 @@ class _Attention:
                 f"neighborhood_attention: expected at most {MAX_SIDE} images and heads; got "
                 f"{batch} and {heads}. Take fewer at once."
             )
-        self.maps = [t.to(q.dtype) for t in maps]
+        # A compiled graph may choose other strides than the operation was traced with.
+        typed = (t.to(q.dtype) for t in maps)
+        self.maps = [t if t.stride(-1) == 1 else t.contiguous() for t in typed]
         self.tables = [None if t is None else t.float().contiguous() for t in tables]
         self.arguments = Na2dArguments()
         for name, t in zip(("q", "k", "v"), self.maps, strict=True):

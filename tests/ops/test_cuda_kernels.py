@@ -292,6 +292,16 @@ def test_attention_equals_the_gather(emulator, shape, kernel, bias, rope):
     check_attention(emulator, shape, kernel, bias, rope)
 
 
+def test_attention_takes_maps_of_any_strides(emulator):
+    inputs = attention_inputs((1, 5, 6, 2, 12), 3, True, True)
+    strided = [t.transpose(2, 4).contiguous().transpose(2, 4) for t in inputs[:3]]
+    assert {t.stride(-1) for t in strided} == {12}
+    made = _cuda.na2d(*inputs)
+    assert torch.equal(_cuda.na2d(*strided, *inputs[3:]), made)
+    grads = _cuda.na2d_backward(made, *inputs)
+    assert all(map(torch.equal, _cuda.na2d_backward(made, *strided, *inputs[3:]), grads))
+
+
 @pytest.mark.parametrize("floats", [1, 3000])
 def test_attention_takes_few_columns_where_memory_is_short(emulator, monkeypatch, floats):
     monkeypatch.setattr(_cuda_attention, "SHARED_FLOATS", floats)
