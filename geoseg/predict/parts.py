@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from geoseg.errors import OutputExistsError, PartsMismatchError
-from geoseg.predict.locks import locked
+from geoseg.locks import locked
 from geoseg.raster.writer import file_record, machine_errors, sync_folder
 from geoseg.types import Window
 

@@ -1,5 +1,6 @@
 """Outputs are whole or absent: written into a folder beside their place, then moved there."""
 
+import glob
 import os
 import shutil
 import tempfile
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from geoseg.errors import MachineError, OutputExistsError, UsageError
+from geoseg.locks import locked
 from geoseg.raster.writer import sync_folder
 from geoseg.vector.write import DRIVERS
 
@@ -19,6 +21,8 @@ SIDECARS = {
     ),
     ".gpkg": (".gpkg-wal", ".gpkg-shm", ".gpkg-journal"),
 }
+# In a folder that is being written to; it outlives a run that is killed.
+LOCK = "lock"
 RASTERS = (".tif", ".tiff", ".vrt", ".img")
 
 
@@ -71,16 +75,31 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
     except OSError as error:
         raise MachineError(
             f"{str(out.parent)!r} cannot be written: {error.strerror}. Give another OUT."
         ) from error
     try:
-        yield folder
-        check_output(out, overwrite=overwrite)
-        _move(folder, out)
+        with locked(folder / LOCK, shared=False, busy=f"{str(folder)!r} is another run's"):
+            yield folder
+            check_output(out, overwrite=overwrite)
+            _move(folder, out)
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Remove the folders of runs for the same layer that were killed; nobody holds their locks."""
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
+        if not (folder / LOCK).exists():
+            continue
+        try:
+            with locked(folder / LOCK, shared=False, busy=""):
+                pass
+        except OutputExistsError:
+            continue  # a run that is at work
         shutil.rmtree(folder, ignore_errors=True)
 
 

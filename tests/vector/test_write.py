@@ -15,7 +15,7 @@ from geoseg.vector import publish, write
 from geoseg.vector.classes import ClassTable
 from geoseg.vector.fields import Features
 from geoseg.vector.geometry import Geometries
-from geoseg.vector.publish import check_output, staged
+from geoseg.vector.publish import LOCK, check_output, staged
 from geoseg.vector.styles import qml_text, store_style
 from geoseg.vector.write import DRIVERS, LayerPlan, write_layer
 from tests.vector.batches import batch_of, box
@@ -172,6 +172,25 @@ def test_an_error_leaves_nothing(tmp_path):
             (folder / "layer.gpkg").write_text("half")
             raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_runs_left_is_removed_and_a_run_at_work_is_not(tmp_path):
+    out = tmp_path / "layer[1].gpkg"
+    killed, mine = tmp_path / ".layer[1].gpkg.abc.part", tmp_path / ".layer[1].gpkg.mine.part"
+    for folder in (killed, mine):
+        folder.mkdir()
+    (killed / LOCK).touch()
+    with staged(out, overwrite=False) as at_work:
+        (at_work / out.name).write_text("first")
+        with pytest.raises(OutputExistsError):
+            with staged(out, overwrite=False) as second:
+                out.touch()
+        assert not second.exists()
+        assert at_work.exists()
+        assert not killed.exists()
+        out.unlink()
+    assert out.read_text() == "first"
+    assert set(tmp_path.iterdir()) == {out, mine}
 
 
 def test_replacing_needs_overwrite_and_takes_all_sidecars(tmp_path):
