@@ -7,7 +7,7 @@
 #define GEOSEG_NA2D_H
 
 #include "attention_window.h"
-#include "simd.h"
+#include "powers.h"
 
 namespace GEOSEG_NAMESPACE {
 

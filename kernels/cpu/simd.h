@@ -3,7 +3,6 @@
 #ifndef GEOSEG_SIMD_H
 #define GEOSEG_SIMD_H
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -170,50 +169,6 @@ GEOSEG_INLINE T sum_of(Vec<T> v) {
     for (int step = LANES_OF<T> / 2; step > 0; step /= 2)
         for (int i = 0; i < step; ++i) lane[i] += lane[i + step];
     return lane[0];
-}
-
-// 2^t for t <= 0 and a little above. float: relative error below 2e-8 before rounding; below 2^-126
-// the result stays there, which is nothing for every use here. double: exact to the last bits, one
-// lane after the other.
-GEOSEG_INLINE Vec<float> exp2_of(Vec<float> t) {
-    t = greater_of<float>(t, splat(-126.0f));
-#if GEOSEG_HAS_VECTORS
-    typedef int32_t Bits __attribute__((vector_size(GEOSEG_VECTOR_BYTES)));
-    const Vec<float> shifted = t + 12582912.0f;  // 1.5 * 2^23: its low bits hold the nearest integer
-    const Vec<float> f = t - (shifted - 12582912.0f);  // [-1/2, 1/2]
-    // Exactly 1 at 0: a recurrence multiplies decays near 1 thousands of times, and a bias adds up.
-    Vec<float> p = f * 1.53533605e-4f + 1.3398875e-3f;
-    p = p * f + 9.61843692e-3f;
-    p = p * f + 5.55033237e-2f;
-    p = p * f + 2.40226477e-1f;
-    p = p * f + 6.93147182e-1f;
-    p = p * f + 1.0f;
-    return (Vec<float>)((Bits)p + ((Bits)shifted << 23));  // adds to the exponent
-#else
-    for (int i = 0; i < LANES_OF<float>; ++i) t[i] = std::exp2(t[i]);
-    return t;
-#endif
-}
-GEOSEG_INLINE Vec<double> exp2_of(Vec<double> t) {
-    for (int i = 0; i < LANES_OF<double>; ++i) t[i] = std::exp2(t[i]);
-    return t;
-}
-
-// log2(1 + e) for e in [0, 1]; exact to 1e-7 relative also where e is tiny.
-GEOSEG_INLINE Vec<float> log2_1p_of(Vec<float> e) {
-    Vec<float> p = e * 7.54908081e-3f - 4.25666559e-2f;
-    p = p * e + 1.12855532e-1f;
-    p = p * e - 1.97118409e-1f;
-    p = p * e + 2.75641149e-1f;
-    p = p * e - 3.58408405e-1f;
-    p = p * e + 4.80692949e-1f;
-    p = p * e - 7.21340208e-1f;
-    p = p * e + 1.442695f;
-    return p * e;
-}
-GEOSEG_INLINE Vec<double> log2_1p_of(Vec<double> e) {
-    for (int i = 0; i < LANES_OF<double>; ++i) e[i] = std::log1p(e[i]) * 1.4426950408889634;
-    return e;
 }
 
 // bfloat16 is the upper half of a float.

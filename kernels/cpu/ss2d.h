@@ -2,8 +2,8 @@
 #ifndef GEOSEG_SS2D_H
 #define GEOSEG_SS2D_H
 
+#include "powers.h"
 #include "scan_order.h"
-#include "simd.h"
 
 namespace GEOSEG_NAMESPACE {
 
@@ -48,10 +48,21 @@ template <class T>
 struct Softplus {
     Vec<T> value, e;
 };
+// Turns z into the values; e gets what the logistic function needs.
+template <class T, int COUNT>
+GEOSEG_INLINE void softplus2_all(Vec<T> *z, Vec<T> *e) {
+    Vec<T> logs[COUNT];
+    for (int j = 0; j < COUNT; ++j) e[j] = minus_size<T>(z[j]);
+    exp2_all<COUNT>(e);
+    for (int j = 0; j < COUNT; ++j) logs[j] = e[j];
+    log2_1p_all<COUNT>(logs);
+    for (int j = 0; j < COUNT; ++j) z[j] = not_below_zero<T>(z[j]) + logs[j];
+}
 template <class T>
 GEOSEG_INLINE Softplus<T> softplus2(Vec<T> z) {
-    const Vec<T> e = exp2_of(by_sign<T>(z, -z, z));  // of -|z|
-    return {greater_of<T>(z, Vec<T>{}) + log2_1p_of(e), e};
+    Softplus<T> plus{z, {}};
+    softplus2_all<T, 1>(&plus.value, &plus.e);
+    return plus;
 }
 
 // A channel block of the map: in place where it is dense and wide enough, else a copy.

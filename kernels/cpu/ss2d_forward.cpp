@@ -10,57 +10,64 @@ namespace GEOSEG_NAMESPACE {
 namespace {
 
 // Steps whose exponentials are in flight together.
-constexpr int STEPS = GEOSEG_VECTOR_REGISTERS >= 32 ? 6 : 3;
+constexpr int STEPS = GEOSEG_VECTOR_REGISTERS >= 32 ? 8 : 6;
 
-// Adds one direction of a channel block to `sums`, LANES per step of the forward direction.
+// What a direction reads of a channel block, and where its results go.
 template <class T>
-void scan_direction(const geoseg_ss2d_scan &s, const T *q, const ScanWeights<T> &w, int direction,
-                    const int32_t *order, Block<T> x, T *sums) {
-    const int64_t length = s.height * s.width, rank = s.rank, per_pixel = DIRECTIONS * (rank + 2);
+struct Direction {
+    const geoseg_ss2d_scan &s;
+    const T *q;            // of the image and the direction
+    ScanWeights<T> w;
+    const int32_t *order;  // of columns
+    Block<T> x;
+    int64_t length, per_pixel;
+};
+
+// Takes COUNT steps from one on; `finish` is told the place in the forward order, the pixel, its x
+// and what the direction adds there. Returns the state.
+template <class T, int COUNT, bool COLUMNS, bool BACKWARDS, class Finish>
+GEOSEG_INLINE Vec<T> advance(const Direction<T> &d, int64_t step, Vec<T> h, Finish finish) {
     const T ln2 = static_cast<T>(0.6931471805599453);
-    const bool columns = reads_columns(direction), backwards = reads_backwards(direction);
-    q += direction * (rank + 2);
-    Vec<T> h{};
-    int64_t pixel[STEPS], place[STEPS];
-    for (int64_t begin = 0; begin < length; begin += STEPS) {
-        // The last group repeats its last pixel; what repeats is not used.
-        const int count = length - begin < STEPS ? static_cast<int>(length - begin) : STEPS;
-        for (int j = 0; j < STEPS; ++j) {
-            const int64_t step = begin + (j < count ? j : count - 1);
-            const int64_t forward = backwards ? length - 1 - step : step;
-            place[j] = forward;
-            pixel[j] = columns ? order[forward] : forward;
-        }
-        const T *row[STEPS];
-        Vec<T> z[STEPS], decay[STEPS], drive[STEPS];
-        for (int j = 0; j < STEPS; ++j) {
-            row[j] = q + pixel[j] * per_pixel;
-            z[j] = w.bias;
-        }
-        if (columns) {
-            // A column's pixels lie far apart: what hardware does not foresee.
-            const int64_t ahead = begin + 4 * STEPS;
-            for (int j = 0; j < STEPS && ahead + j < length; ++j) {
-                const int64_t next = order[backwards ? length - 1 - ahead - j : ahead + j];
-                prefetch(x.values + next * x.stride);
-                prefetch(q + next * per_pixel);
-            }
-        }
-        for (int64_t r = 0; r < rank; ++r) {
-            Vec<T> weight = load(w.dt + r * LANES_OF<T>);
-            for (int j = 0; j < STEPS; ++j) z[j] += weight * row[j][r];
-        }
-        for (int j = 0; j < STEPS; ++j) {
-            const Vec<T> dt2 = softplus2<T>(z[j]).value;
-            decay[j] = exp2_of(w.decay * dt2);
-            drive[j] = dt2 * (row[j][rank] * ln2) * load(x.values + pixel[j] * x.stride);
-        }
-        for (int j = 0; j < count; ++j) {
-            h = decay[j] * h + drive[j];
-            T *sum = sums + place[j] * LANES_OF<T>;
-            store(sum, load(sum) + h * row[j][rank + 1]);
-        }
+    const int64_t rank = d.s.rank;
+    int64_t place[COUNT], pixel[COUNT];
+    const T *row[COUNT];
+    Vec<T> z[COUNT], decay[COUNT], x[COUNT];
+    for (int j = 0; j < COUNT; ++j) {
+        place[j] = BACKWARDS ? d.length - 1 - step - j : step + j;
+        pixel[j] = COLUMNS ? d.order[place[j]] : place[j];
+        row[j] = d.q + pixel[j] * d.per_pixel;
+        z[j] = d.w.bias;
     }
+    for (int64_t r = 0; r < rank; ++r) {
+        const Vec<T> weight = load(d.w.dt + r * LANES_OF<T>);
+        for (int j = 0; j < COUNT; ++j) z[j] += weight * row[j][r];
+    }
+    softplus2_all<T, COUNT>(z, decay);
+    for (int j = 0; j < COUNT; ++j) decay[j] = d.w.decay * z[j];
+    exp2_all<COUNT>(decay);
+    for (int j = 0; j < COUNT; ++j) {
+        x[j] = load(d.x.values + pixel[j] * d.x.stride);
+        h = decay[j] * h + z[j] * (row[j][rank] * ln2) * x[j];
+        finish(place[j], pixel[j], x[j], h * row[j][rank + 1]);
+    }
+    return h;
+}
+
+template <class T, bool COLUMNS, bool BACKWARDS, class Finish>
+void scan_direction(const Direction<T> &d, Finish finish) {
+    Vec<T> h{};
+    int64_t step = 0;
+    for (; step + STEPS <= d.length; step += STEPS) {
+        // A column's pixels lie far apart: what hardware does not foresee.
+        const int64_t ahead = step + 4 * STEPS;
+        for (int j = 0; COLUMNS && j < STEPS && ahead + j < d.length; ++j) {
+            const int64_t next = d.order[BACKWARDS ? d.length - 1 - ahead - j : ahead + j];
+            prefetch(d.x.values + next * d.x.stride);
+            prefetch(d.q + next * d.per_pixel);
+        }
+        h = advance<T, STEPS, COLUMNS, BACKWARDS>(d, step, h, finish);
+    }
+    for (; step < d.length; ++step) h = advance<T, 1, COLUMNS, BACKWARDS>(d, step, h, finish);
 }
 
 template <class E>
@@ -76,23 +83,29 @@ void scan_block(const geoseg_ss2d_scan &s, int64_t image, int64_t first, void *o
     const T *q = static_cast<const T *>(s.q) + image * length * DIRECTIONS * (s.rank + 2);
     const Block<T> x = block_of(map, length, s.channels, first, lanes, copy);
     const Vec<T> skip = pack_skips<T>(s, first, lanes);
-    for (int64_t p = 0; p < length; ++p) {
-        store(by_rows + p * N, skip * load(x.values + p * x.stride));
-        store(by_columns + p * N, Vec<T>{});
-    }
-    for (int k = 0; k < DIRECTIONS; ++k) {
-        const ScanWeights<T> w = pack_weights<T>(s, k, first, lanes, packed);
-        scan_direction(s, q, w, k, order, x, reads_columns(k) ? by_columns : by_rows);
-    }
     E *y = static_cast<E *>(out) + image * length * s.channels + first;
-    for (int64_t t = 0; t < length; ++t) {
-        const int64_t p = order[t];
-        const Vec<T> sum = load(by_rows + p * N) + load(by_columns + t * N);
+    const auto direction = [&](int k) {
+        return Direction<T>{s, q + k * (s.rank + 2), pack_weights<T>(s, k, first, lanes, packed),
+                            order, x, length, DIRECTIONS * (s.rank + 2)};
+    };
+    // The first of a pair starts the sums, the second adds to them, and the last writes the result.
+    scan_direction<T, false, false>(
+        direction(0), [&](int64_t, int64_t p, Vec<T> at, Vec<T> add) {
+            store(by_rows + p * N, skip * at + add);
+        });
+    scan_direction<T, false, true>(direction(2), [&](int64_t, int64_t p, Vec<T>, Vec<T> add) {
+        store(by_rows + p * N, load(by_rows + p * N) + add);
+    });
+    scan_direction<T, true, false>(direction(1), [&](int64_t t, int64_t, Vec<T>, Vec<T> add) {
+        store(by_columns + t * N, add);
+    });
+    scan_direction<T, true, true>(direction(3), [&](int64_t t, int64_t p, Vec<T>, Vec<T> add) {
+        const Vec<T> sum = load(by_rows + p * N) + (load(by_columns + t * N) + add);
         if (lanes == N)
             store_narrow(y + p * s.channels, sum);
         else
             store_some(y + p * s.channels, sum, lanes);
-    }
+    });
 }
 
 template <class E>
