@@ -1,152 +1,181 @@
-// Neighbourhood attention. Two rows of queries are taken together: their windows share all rows of
-// keys but two, so each loaded key and value serves both.
-#include "na2d.h"
+// Neighbourhood attention. Rows of queries are taken in groups: their windows share most rows of
+// keys, so each loaded key and value serves all of them. Only the rows of planes that a group needs
+// exist, in a ring: a thread walks down its band of the map and fills them on the way.
+#include "na2d_window.h"
 #include "threads.h"
 
 namespace GEOSEG_NAMESPACE {
 
 namespace {
 
-// Everything that the queries of one image, head and pair of rows need.
-template <class T>
-struct Head {
-    const T *keys, *values;  // planes
-    const T *bias;           // (2k-1, 2k-1) times log2(e), or null
+constexpr int GROUP = 2;
+
+// What the jobs of a call share.
+template <class E>
+struct Call {
+    typedef typename Sums<E>::type T;
+    const geoseg_attention &s;
+    Planes<T> p;
+    const T *bias;           // (heads, 2k-1, 2k-1) times log2(e), columns reversed; or null
     const Angles<T> *angles; // or null
-    T *queries, *out;        // (2, dim, LANES) each
-    Scores<T> *scores;       // 2
+    E *out;
+
+    int64_t ring() const { return p.kernel + GROUP - 1; }
+    int64_t groups() const { return (p.height + GROUP - 1) / GROUP; }
+    // The last group overlaps with the one before, and computes the same again.
+    int64_t first_row(int64_t group) const {
+        return group * GROUP + GROUP > p.height ? p.height - GROUP : group * GROUP;
+    }
 };
 
+// A thread's memory.
 template <class T>
-void attend(const Rows &rows, const Planes<T> &p, const Head<T> &head, int64_t x0,
-            const Offsets<T> &o) {
-    constexpr int N = LANES_OF<T>;
-    const int side = static_cast<int>(2 * p.kernel - 1);
-    const T *q[2] = {head.queries, head.queries + p.dim * N};
-    const int64_t stop = rows.start[rows.count - 1] + p.kernel;
-    for (int64_t y = rows.start[0]; y < stop; ++y) {
-        const T *key = head.keys + p.row(y) + x0 + o.first;
-        Start<T> start[2] = {{nullptr, o}, {nullptr, o}};
-        T(*to[2])[N] = {nullptr, nullptr};
-        int present[2], count = 0;
-        for (int r = 0; r < rows.count; ++r) {
-            if (y < rows.start[r] || y >= rows.start[r] + p.kernel) continue;
-            const int64_t offset = y - (rows.y + r) + p.kernel - 1;
-            if (head.bias) start[count].bias = head.bias + offset * side + o.first + p.kernel - 1;
-            to[count] = head.scores[r].value[y - rows.start[r]];
-            present[count++] = r;
-        }
-        if (count == 2)
-            score_row<T, 2>(q, key, p, start, o.count, to);
-        else
-            score_row<T, 1>(q + present[0], key, p, start, o.count, to);
+struct Scratch {
+    T *keys, *values;      // rings of rows
+    T *queries, *out;      // (GROUP, dim, LANES) each
+    Scores<T> *scores;     // GROUP
+
+    Scratch(const Planes<T> &p, T *from) {
+        const int64_t ring = p.values(p.kernel + GROUP - 1);
+        scores = reinterpret_cast<Scores<T> *>(from);
+        queries = from + GROUP * sizeof(Scores<T>) / sizeof(T);
+        out = queries + GROUP * p.dim * LANES_OF<T>;
+        keys = out + GROUP * p.dim * LANES_OF<T>;
+        values = keys + ring;
     }
-    Vec<T> inverse[2];
-    for (int r = 0; r < rows.count; ++r)
-        inverse[r] = soften(head.scores[r], static_cast<int>(p.kernel), o.count);
-    constexpr int D = GEOSEG_VECTOR_REGISTERS >= 32 ? 8 : 4;
-    int64_t c = 0;
-    for (; c + D <= p.dim; c += D)
-        gather_values<T, D>(rows, p, head.values, c, x0, o, head.scores, inverse, head.out,
-                            p.dim * N);
-    for (; c + 4 <= p.dim; c += 4)
-        gather_values<T, 4>(rows, p, head.values, c, x0, o, head.scores, inverse, head.out,
-                            p.dim * N);
-    for (; c < p.dim; ++c)
-        gather_values<T, 1>(rows, p, head.values, c, x0, o, head.scores, inverse, head.out,
-                            p.dim * N);
+    static int64_t size(const Planes<T> &p) {
+        return GROUP * sizeof(Scores<T>) / sizeof(T) + 2 * GROUP * p.dim * LANES_OF<T> +
+               2 * p.values(p.kernel + GROUP - 1);
+    }
+};
+
+// Scores of the rows of queries from `first` on that see one row of keys.
+template <class T, int ROWS, bool MOVED>
+void meet(const Rows<T, GROUP> &rows, const Planes<T> &p, const T *bias, const Scratch<T> &own,
+          const Columns<T> &columns, int64_t y, int first) {
+    const int64_t side = 2 * p.kernel - 1;
+    Meeting<T, ROWS> m;
+    for (int r = 0; r < ROWS; ++r) {
+        const int64_t row = first + r;
+        m.query[r] = own.queries + row * p.dim * LANES_OF<T>;
+        m.bias[r] = bias ? bias + (y - (rows.y + row) + p.kernel - 1) * side : nullptr;
+        m.to[r] = own.scores[row].value + (y - rows.start[row]) * p.kernel;
+        m.most[r] = &own.scores[row].most;
+    }
+    score_row<T, ROWS, MOVED>(m, rows.keys[y - rows.start[0]], p, columns);
 }
 
-template <class E>
-void attend_rows(const geoseg_attention &s, int64_t image, int64_t head_index, int64_t y,
-                 const Head<typename Sums<E>::type> &head, E *out) {
-    typedef typename Sums<E>::type T;
+template <class T, bool MOVED>
+void attend(const Rows<T, GROUP> &rows, const Planes<T> &p, const T *bias, const Scratch<T> &own,
+            const Columns<T> &columns) {
+    for (int r = 0; r < GROUP; ++r) own.scores[r].most = splat(T(-INFINITY));
+    for (int64_t y = rows.start[0]; y < rows.stop(p.kernel); ++y) {
+        int first = 0, end = GROUP;
+        while (y >= rows.start[first] + p.kernel) ++first;
+        while (y < rows.start[end - 1]) --end;
+        if (end - first == 1) meet<T, 1, MOVED>(rows, p, bias, own, columns, y, first);
+        if (end - first == 2) meet<T, 2, MOVED>(rows, p, bias, own, columns, y, first);
+        if constexpr (GROUP > 2)
+            if (end - first == 3) meet<T, 3, MOVED>(rows, p, bias, own, columns, y, first);
+    }
+    Vec<T> inverse[GROUP];
+    for (int r = 0; r < GROUP; ++r)
+        inverse[r] = soften(own.scores[r], static_cast<int>(p.kernel * p.kernel));
+    gather_channels<T, GROUP, MOVED>(rows, p, rows.values, own.scores, inverse, columns, own.out);
+}
+
+template <class E, class T>
+void attend_rows(const Call<E> &call, int64_t image, int64_t head, const Rows<T, GROUP> &rows,
+                 const T *bias, const Scratch<T> &own) {
     constexpr int N = LANES_OF<T>;
-    const Planes<T> p(s);
-    Rows rows{y, y + 1 < p.height ? 2 : 1, {window_start(y, p.height, p.kernel), 0}};
-    rows.start[1] = window_start(y + 1, p.height, p.kernel);
+    const geoseg_attention &s = call.s;
+    const Planes<T> &p = call.p;
     const Map<E> map{static_cast<const E *>(s.q), s.q_stride};
     const T scale = static_cast<T>(s.scale * 1.4426950408889634);
+    const int64_t ahead = rows.y + 2 * GROUP <= p.height ? GROUP * map.stride[1] : 0;
+    const Turn<T> as_it_is{nullptr, 0, 0, T(1), T(1)};
     for (int64_t x = 0; x < p.width; x += N) {
-        const int columns = p.width - x < N ? static_cast<int>(p.width - x) : N;
-        for (int r = 0; r < rows.count; ++r) {
-            T *query = head.queries + r * p.dim * N;
-            gather_row(map.at(image, y + r, x, head_index), map.stride[2], p.dim, columns, query,
-                       N);
-            if (head.angles) turn(query, N, *head.angles, y + r, x, T(1));
-            for (int64_t c = 0; c < p.dim; ++c) store(query + c * N, load(query + c * N) * scale);
-        }
-        attend(rows, p, head, x, offsets_at(x, p));
-        for (int r = 0; r < rows.count; ++r) {
-            const int64_t pixel = (image * p.height + y + r) * p.width + x;
-            scatter_row(head.out + r * p.dim * N, N, p.dim, columns,
-                        out + (pixel * s.heads + head_index) * p.dim, s.heads * p.dim);
+        const int count = p.width - x < N ? static_cast<int>(p.width - x) : N;
+        for (int r = 0; r < GROUP; ++r)
+            gather_row(map.at(image, rows.y + r, x, head), map.stride[2], p.dim, count, ahead,
+                       Turn<T>{call.angles, rows.y + r, x, scale, T(1)},
+                       own.queries + r * p.dim * N, N);
+        const Columns<T> columns(x, p);
+        if (columns.moved)
+            attend<T, true>(rows, p, bias, own, columns);
+        else
+            attend<T, false>(rows, p, bias, own, columns);
+        for (int r = 0; r < GROUP; ++r) {
+            const int64_t pixel = (image * p.height + rows.y + r) * p.width + x;
+            scatter_row(own.out + r * p.dim * N, N, p.dim, count, as_it_is,
+                        call.out + (pixel * s.heads + head) * p.dim, s.heads * p.dim);
         }
     }
 }
 
-template <class T>
-int64_t thread_values(const Planes<T> &p) {
-    return 4 * p.dim * LANES_OF<T> + 2 * sizeof(Scores<T>) / sizeof(T);
+// A band of groups of one head of one image.
+template <class E, class T>
+void attend_band(const Call<E> &call, int64_t image, int64_t head, int64_t begin, int64_t end,
+                 const Scratch<T> &own) {
+    const geoseg_attention &s = call.s;
+    const Planes<T> &p = call.p;
+    const int64_t side = 2 * p.kernel - 1, ring = call.ring();
+    const Map<E> k{static_cast<const E *>(s.k), s.k_stride};
+    const Map<E> v{static_cast<const E *>(s.v), s.v_stride};
+    int64_t filled = window_start(call.first_row(begin), p.height, p.kernel);
+    for (int64_t group = begin; group < end; ++group) {
+        Rows<T, GROUP> rows(call.first_row(group), p);
+        for (; filled < rows.stop(p.kernel); ++filled) {
+            const int64_t at = filled % ring * p.row_values();
+            fill_row(p, k, image, head, filled, call.angles, own.keys + at);
+            fill_row<E, T>(p, v, image, head, filled, nullptr, own.values + at);
+        }
+        for (int64_t y = rows.start[0]; y < rows.stop(p.kernel); ++y) {
+            rows.keys[y - rows.start[0]] = own.keys + y % ring * p.row_values();
+            rows.values[y - rows.start[0]] = own.values + y % ring * p.row_values();
+        }
+        attend_rows(call, image, head, rows,
+                    call.bias ? call.bias + head * side * side : nullptr, own);
+    }
+}
+
+// Into how many bands a head is cut: as few as keep all threads busy, since bands share rows of
+// keys, which each fills for itself.
+int64_t bands_of(int64_t heads, int64_t height, int64_t kernel, int64_t threads) {
+    if (heads % threads == 0 || heads >= 4 * threads) return 1;
+    const int64_t most = height / kernel;
+    return threads < most ? threads : most;
 }
 
 template <class E>
 void run(const geoseg_attention &s, void *y, void *workspace, int32_t threads) {
     typedef typename Sums<E>::type T;
-    const Planes<T> p(s);
-    const int64_t heads = s.batch * s.heads, side = 2 * s.kernel - 1;
-    T *keys = static_cast<T *>(workspace), *values = keys + heads * p.values();
-    T *scratch = values + heads * p.values(), *bias = scratch + threads * thread_values(p);
-    T *table = bias + s.heads * side * side;
+    const Planes<T> p(s, false);
+    const int64_t size = Scratch<T>::size(p);
+    T *scratch = static_cast<T *>(workspace), *bias = scratch + threads * size;
+    T *table = bias + bias_values<T>(s);
     const Angles<T> turning{static_cast<const T *>(s.rope_rows), table, s.dim / 4,
                             p.whole_width()};
-    const Angles<T> *angles = s.rope_rows ? &turning : nullptr;
-    if (angles) turn_columns(s, p, table);
-    if (s.bias)
-        for (int64_t i = 0; i < s.heads * side * side; ++i)
-            bias[i] = static_cast<const T *>(s.bias)[i] * static_cast<T>(1.4426950408889634);
-    const auto fill = [&](int64_t index, int64_t row) {
-        const int64_t image = index / s.heads, h = index % s.heads;
-        fill_row(p, Map<E>{static_cast<const E *>(s.k), s.k_stride}, image, h, row, angles,
-                 keys + index * p.values());
-        fill_row<E, T>(p, Map<E>{static_cast<const E *>(s.v), s.v_stride}, image, h, row, nullptr,
-                       values + index * p.values());
-    };
-    const int64_t pairs = (s.height + 1) / 2;
-    const auto compute = [&](int64_t index, int64_t pair) {
-        const int64_t h = index % s.heads;
-        T *own = scratch + thread_index() * thread_values(p);
-        Head<T> head;
-        head.keys = keys + index * p.values();
-        head.values = values + index * p.values();
-        head.bias = s.bias ? bias + h * side * side : nullptr;
-        head.angles = angles;
-        head.queries = own;
-        head.out = own + 2 * p.dim * LANES_OF<T>;
-        head.scores = reinterpret_cast<Scores<T> *>(own + 4 * p.dim * LANES_OF<T>);
-        attend_rows<E>(s, index / s.heads, h, pair * 2, head, static_cast<E *>(y));
-    };
-    if (heads % threads == 0 || heads >= 4 * threads) {
-        // A head's planes then stay in the cache of the thread that has filled them.
-        GEOSEG_PARALLEL_FOR(threads)
-        for (int64_t index = 0; index < heads; ++index) {
-            for (int64_t row = 0; row < s.height; ++row) fill(index, row);
-            for (int64_t pair = 0; pair < pairs; ++pair) compute(index, pair);
-        }
-        return;
+    if (s.rope_rows) turn_columns(s, p, table);
+    if (s.bias) reverse_bias(s, bias);
+    const Call<E> call{s, p, s.bias ? bias : nullptr, s.rope_rows ? &turning : nullptr,
+                       static_cast<E *>(y)};
+    const int64_t heads = s.batch * s.heads, groups = call.groups();
+    const int64_t bands = bands_of(heads, s.height, s.kernel, threads);
+    GEOSEG_PARALLEL_FOR(threads)
+    for (int64_t job = 0; job < heads * bands; ++job) {
+        const int64_t index = job / bands, band = job % bands;
+        attend_band(call, index / s.heads, index % s.heads, band * groups / bands,
+                    (band + 1) * groups / bands,
+                    Scratch<T>(p, scratch + thread_index() * size));
     }
-    GEOSEG_PARALLEL_FOR(threads)
-    for (int64_t job = 0; job < heads * s.height; ++job) fill(job / s.height, job % s.height);
-    GEOSEG_PARALLEL_FOR(threads)
-    for (int64_t job = 0; job < heads * pairs; ++job) compute(job / pairs, job % pairs);
 }
 
 template <class T>
 int64_t workspace_values(const geoseg_attention &s, int32_t threads) {
-    const Planes<T> p(s);
-    const int64_t side = 2 * s.kernel - 1;
-    return 2 * s.batch * s.heads * p.values() + threads * thread_values(p) +
-           s.heads * side * side + (s.rope_rows ? s.dim / 2 * p.whole_width() : 0);
+    const Planes<T> p(s, false);
+    return threads * Scratch<T>::size(p) + bias_values<T>(s) +
+           (s.rope_rows ? s.dim / 2 * p.whole_width() : 0);
 }
 
 }  // namespace

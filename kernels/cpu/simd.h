@@ -143,6 +143,43 @@ template <class T>
 GEOSEG_INLINE void store(T *to, Vec<T> v) {
     std::memcpy(to, &v, sizeof v);
 }
+// Which lane each lane takes its value from.
+#if GEOSEG_HAS_VECTORS
+template <class T>
+struct LanesOf;
+template <>
+struct LanesOf<float> {
+    typedef int32_t type __attribute__((vector_size(GEOSEG_VECTOR_BYTES)));
+};
+template <>
+struct LanesOf<double> {
+    typedef int64_t type __attribute__((vector_size(GEOSEG_VECTOR_BYTES)));
+};
+template <class T>
+using Lanes = typename LanesOf<T>::type;
+template <class T>
+GEOSEG_INLINE Vec<T> pick(Vec<T> v, Lanes<T> lanes) {
+#if defined(__clang__)
+    return __builtin_shufflevector(v, lanes);
+#else
+    return __builtin_shuffle(v, lanes);
+#endif
+}
+#else
+template <class T>
+struct Lanes {
+    int lane[LANES_OF<T>];
+    int operator[](int i) const { return lane[i]; }
+    int &operator[](int i) { return lane[i]; }
+};
+template <class T>
+inline Vec<T> pick(Vec<T> v, Lanes<T> lanes) {
+    Vec<T> picked;
+    for (int i = 0; i < LANES_OF<T>; ++i) picked[i] = v[lanes[i]];
+    return picked;
+}
+#endif
+
 // Keeps a loaded vector in a register: compilers like to load it again for each of its uses, and an
 // unaligned load costs as much as the multiply-add that it feeds.
 template <class V>
