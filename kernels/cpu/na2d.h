@@ -7,6 +7,7 @@
 
 #include "attention_window.h"
 #include "powers.h"
+#include "transpose.h"
 
 namespace GEOSEG_NAMESPACE {
 
@@ -97,27 +98,53 @@ struct Turn {
     }
 };
 
+// Whether the last channels of a row, fewer than a square has, are better taken by fours.
+template <class T>
+constexpr bool by_strips(int64_t channels) {
+    return sizeof(T) == sizeof(float) && channels <= LANES_OF<T> / 2 && channels % 4 == 0;
+}
+
+// Calls `touch` with an address in each cache line of `columns` columns of one row and head: heads
+// are small pieces far apart, which hardware does not foresee.
+template <class E, class Touch>
+GEOSEG_INLINE void each_line(E *from, int64_t column_stride, int64_t dim, int columns,
+                             Touch touch) {
+    constexpr int64_t LINE = 64 / sizeof(E);
+    for (int i = 0; i < columns; ++i) {
+        for (int64_t c = 0; c < dim; c += LINE) touch(from + i * column_stride + c);
+        touch(from + i * column_stride + dim - 1);
+    }
+}
+
 // Reads LANES columns of one row and head as channel rows: to[c * pitch + lane]. What lies `ahead`
 // is needed next.
 template <class E, class T>
 GEOSEG_INLINE void gather_row(const E *from, int64_t column_stride, int64_t dim, int columns,
                               int64_t ahead, const Turn<T> &turn, T *to, int64_t pitch) {
     constexpr int N = LANES_OF<T>;
-    for (int64_t c = 0; c < dim; c += N) {
+    if (ahead) each_line(from + ahead, column_stride, dim, columns, prefetch);
+    int64_t c = 0;
+    Vec<T> square[N];
+    for (; columns == N && c + N <= dim; c += N) {
+        for (int i = 0; i < N; ++i) square[i] = load_wide(from + i * column_stride + c);
+        transpose<T>(square);
+        turn(c, N, square);
+        for (int j = 0; j < N; ++j) store(to + (c + j) * pitch, square[j]);
+    }
+    if constexpr (sizeof(T) == sizeof(float))
+        for (; columns == N && c < dim && by_strips<T>(dim - c); c += 4) {
+            load_strip(from + c, column_stride, square);
+            turn(c, 4, square);
+            for (int j = 0; j < 4; ++j) store(to + (c + j) * pitch, square[j]);
+        }
+    for (; c < dim; c += N) {
         // The last square overlaps with the one before, so that it stays inside of the head.
         const int64_t first = dim >= N && c + N > dim ? dim - N : c;
         const int count = dim - first < N ? static_cast<int>(dim - first) : N;
-        const E *corner = from + first;
-        Vec<T> square[N];
-        if (columns == N && count == N) {
-            for (int i = 0; i < N; ++i) {
-                square[i] = load_wide(corner + i * column_stride);
-                prefetch(corner + i * column_stride + ahead);
-            }
-        } else {
-            for (int i = 0; i < N; ++i)
-                square[i] = i < columns ? load_some(corner + i * column_stride, count) : Vec<T>{};
-        }
+        for (int i = 0; i < N; ++i)
+            square[i] = i >= columns ? Vec<T>{}
+                        : count == N ? load_wide(from + i * column_stride + first)
+                                     : load_some(from + i * column_stride + first, count);
         transpose<T>(square);
         turn(first, count, square);
         for (int j = 0; j < count; ++j) store(to + (first + j) * pitch, square[j]);
@@ -129,20 +156,32 @@ template <class E, class T>
 GEOSEG_INLINE void scatter_row(const T *from, int64_t pitch, int64_t dim, int columns,
                                const Turn<T> &turn, E *to, int64_t column_stride) {
     constexpr int N = LANES_OF<T>;
-    for (int64_t c = 0; c < dim; c += N) {
+    int64_t c = 0;
+    Vec<T> square[N];
+    for (; columns == N && c + N <= dim; c += N) {
+        for (int j = 0; j < N; ++j) square[j] = load(from + (c + j) * pitch);
+        turn(c, N, square);
+        transpose<T>(square);
+        for (int i = 0; i < N; ++i) store_narrow(to + i * column_stride + c, square[i]);
+    }
+    if constexpr (sizeof(T) == sizeof(float))
+        for (; columns == N && c < dim && by_strips<T>(dim - c); c += 4) {
+            for (int j = 0; j < 4; ++j) square[j] = load(from + (c + j) * pitch);
+            turn(c, 4, square);
+            store_strip(square, to + c, column_stride);
+        }
+    for (; c < dim; c += N) {
         const int64_t first = dim >= N && c + N > dim ? dim - N : c;
         const int count = dim - first < N ? static_cast<int>(dim - first) : N;
-        Vec<T> square[N];
         for (int j = 0; j < N; ++j)
             square[j] = j < count ? load(from + (first + j) * pitch) : Vec<T>{};
         turn(first, count, square);
         transpose<T>(square);
-        for (int i = 0; i < columns; ++i) {
+        for (int i = 0; i < columns; ++i)
             if (count == N)
                 store_narrow(to + i * column_stride + first, square[i]);
             else
                 store_some(to + i * column_stride + first, square[i], count);
-        }
     }
 }
 

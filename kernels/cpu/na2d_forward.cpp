@@ -8,7 +8,7 @@ namespace GEOSEG_NAMESPACE {
 
 namespace {
 
-constexpr int GROUP = 2;
+constexpr int GROUP = GEOSEG_VECTOR_REGISTERS >= 32 ? 3 : 2;
 
 // What the jobs of a call share.
 template <class E>
@@ -96,20 +96,23 @@ void attend_rows(const Call<E> &call, int64_t image, int64_t head, const Rows<T,
     const Turn<T> as_it_is{nullptr, 0, 0, T(1), T(1)};
     for (int64_t x = 0; x < p.width; x += N) {
         const int count = p.width - x < N ? static_cast<int>(p.width - x) : N;
-        for (int r = 0; r < GROUP; ++r)
+        E *to[GROUP];
+        for (int r = 0; r < GROUP; ++r) {
+            const int64_t pixel = (image * p.height + rows.y + r) * p.width + x;
+            to[r] = call.out + (pixel * s.heads + head) * p.dim;
+            each_line(to[r], s.heads * p.dim, p.dim, count, prefetch_own);
             gather_row(map.at(image, rows.y + r, x, head), map.stride[2], p.dim, count, ahead,
                        Turn<T>{call.angles, rows.y + r, x, scale, T(1)},
                        own.queries + r * p.dim * N, N);
+        }
         const Columns<T> columns(x, p);
         if (columns.moved)
             attend<T, true>(rows, p, bias, own, columns);
         else
             attend<T, false>(rows, p, bias, own, columns);
-        for (int r = 0; r < GROUP; ++r) {
-            const int64_t pixel = (image * p.height + rows.y + r) * p.width + x;
-            scatter_row(own.out + r * p.dim * N, N, p.dim, count, as_it_is,
-                        call.out + (pixel * s.heads + head) * p.dim, s.heads * p.dim);
-        }
+        for (int r = 0; r < GROUP; ++r)
+            scatter_row(own.out + r * p.dim * N, N, p.dim, count, as_it_is, to[r],
+                        s.heads * p.dim);
     }
 }
 

@@ -199,6 +199,14 @@ GEOSEG_INLINE void prefetch(const void *address) {
     (void)address;
 #endif
 }
+// For writing.
+GEOSEG_INLINE void prefetch_own(void *address) {
+#if GEOSEG_HAS_VECTORS
+    __builtin_prefetch(address, 1);
+#else
+    (void)address;
+#endif
+}
 template <class T>
 GEOSEG_INLINE T sum_of(Vec<T> v) {
     T lane[LANES_OF<T>];
@@ -282,44 +290,6 @@ GEOSEG_INLINE auto load_some(const E *from, int count) {
 template <class E, class V>
 GEOSEG_INLINE void store_some(E *to, V v, int count) {
     for (int i = 0; i < count; ++i) narrow(v[i], to + i);
-}
-
-// Turns a square of LANES vectors: lane i of vector j becomes lane j of vector i.
-template <class T>
-GEOSEG_INLINE void transpose(Vec<T> *square) {
-    constexpr int N = LANES_OF<T>;
-#if GEOSEG_HAS_VECTORS
-    // Interleaving each vector with the one half the square away, log2(N) times.
-    for (int step = 1; step < N; step *= 2) {
-        Vec<T> next[N];
-        for (int i = 0; i < N / 2; ++i) {
-            const Vec<T> a = square[i], b = square[i + N / 2];
-            if constexpr (N == 16) {
-                next[2 * i] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5,
-                                                      21, 6, 22, 7, 23);
-                next[2 * i + 1] = __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12,
-                                                          28, 13, 29, 14, 30, 15, 31);
-            } else if constexpr (N == 8) {
-                next[2 * i] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-                next[2 * i + 1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-            } else if constexpr (N == 4) {
-                next[2 * i] = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-                next[2 * i + 1] = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-            } else {
-                next[2 * i] = __builtin_shufflevector(a, b, 0, 2);
-                next[2 * i + 1] = __builtin_shufflevector(a, b, 1, 3);
-            }
-        }
-        for (int i = 0; i < N; ++i) square[i] = next[i];
-    }
-#else
-    for (int i = 0; i < N; ++i)
-        for (int j = 0; j < i; ++j) {
-            const T kept = square[i][j];
-            square[i][j] = square[j][i];
-            square[j][i] = kept;
-        }
-#endif
 }
 
 }  // namespace GEOSEG_NAMESPACE
