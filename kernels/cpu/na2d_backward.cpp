@@ -56,29 +56,35 @@ void differentiate(const Rows<T, 1> &rows, const Planes<T> &p, const HeadGrads<T
 template <class T>
 struct ByOffset {
     int first, count;
-    T value[2 * LARGEST_KERNEL - 1][LANES_OF<T>];
+    const T (*value)[LANES_OF<T>];
+    T own[2 * LARGEST_KERNEL - 1][LANES_OF<T>];
 
-    ByOffset(const T (*row)[LANES_OF<T>], const Columns<T> &columns, int64_t kernel, int lanes) {
+    ByOffset(const T (*row)[LANES_OF<T>], const Columns<T> &columns, int kernel, int lanes)
+        : first(columns.offset), count(kernel), value(row) {
+        if (!columns.moved) return;
         int furthest = 0;
         for (int lane = 0; lane < lanes; ++lane)
-            furthest = columns.bias[lane] > furthest ? static_cast<int>(columns.bias[lane]) : furthest;
-        first = columns.offset - furthest;
-        count = static_cast<int>(kernel) + furthest;
-        for (int i = 0; i < count; ++i) store(value[i], Vec<T>{});
+            if (columns.bias[lane] > furthest) furthest = static_cast<int>(columns.bias[lane]);
+        first -= furthest;
+        count += furthest;
+        value = own;
+        for (int i = 0; i < count; ++i) store(own[i], Vec<T>{});
         for (int lane = 0; lane < lanes; ++lane)
-            for (int64_t i = 0; i < kernel; ++i)
-                value[furthest - columns.bias[lane] + i][lane] = row[i][lane];
+            for (int i = 0; i < kernel; ++i)
+                own[furthest - columns.bias[lane] + i][lane] = row[i][lane];
     }
+    ByOffset(const ByOffset &) = delete;
 };
 
 template <class T>
 void distribute(const Rows<T, 1> &rows, const Planes<T> &p, const HeadGrads<T> &h, int64_t x0,
                 const Columns<T> &columns) {
     const int64_t side = 2 * p.kernel - 1;
+    const int kernel = static_cast<int>(p.kernel);
     const int lanes = p.width - x0 < LANES_OF<T> ? static_cast<int>(p.width - x0) : LANES_OF<T>;
     for (int64_t j = 0; j < p.kernel; ++j) {
-        const ByOffset<T> weights(h.weights->value + j * p.kernel, columns, p.kernel, lanes);
-        const ByOffset<T> d_scores(h.d_scores->value + j * p.kernel, columns, p.kernel, lanes);
+        const ByOffset<T> weights(h.weights->value + j * kernel, columns, kernel, lanes);
+        const ByOffset<T> d_scores(h.d_scores->value + j * kernel, columns, kernel, lanes);
         const int64_t y = rows.start[0] + j;
         const int64_t at = y * p.row_values() + p.lead + x0 + weights.first;
         for (int i = 0; i < weights.count; ++i) {
