@@ -225,8 +225,13 @@ template <class T, int COUNT, bool MOVED>
 void gather_channels(const Rows<T, COUNT> &rows, const Planes<T> &p, const T *const *values,
                      const Scores<T> *weights, const Vec<T> *factor, const Columns<T> &columns,
                      T *out) {
-    constexpr int D = GEOSEG_VECTOR_REGISTERS >= 32 ? 8 : 4;
+    constexpr bool MANY = GEOSEG_VECTOR_REGISTERS >= 32;
+    constexpr int D = MANY ? 8 : 4;
     int64_t c = 0;
+    // Heads of 36 channels, which three networks have, leave no rest then.
+    for (; MANY && p.dim % 9 == 0 && c < p.dim; c += 9)
+        gather_values<T, COUNT, MANY ? 9 : D, MOVED>(rows, p, values, weights, factor, columns, c,
+                                                     out);
     for (; c + D <= p.dim; c += D)
         gather_values<T, COUNT, D, MOVED>(rows, p, values, weights, factor, columns, c, out);
     for (; D > 4 && c + 4 <= p.dim; c += 4)
