@@ -1,5 +1,6 @@
 """Which backend runs an operation: what there is, and why not the others."""
 
+import functools
 import importlib
 import logging
 from collections.abc import Callable, Iterator
@@ -115,6 +116,7 @@ def refusal(backend: str, device: str) -> str | None:
     return unavailable_reason(backend)
 
 
+@functools.cache
 def implementation(backend: str) -> ModuleType:
     """Return the module that implements a backend, loaded when it is first needed."""
     return importlib.import_module(f"geoseg.ops._{backend}")

@@ -15,12 +15,12 @@ struct Mode {
         r = c != none ? c : r;
         r = b != none ? b : r;
         r = a != none ? a : r;
-        r = (c == d) & (c != none) ? c : r;
-        r = (b == d) & (b != none) ? b : r;
-        r = (b == c) & (b != none) ? b : r;
-        r = (a == d) & (a != none) ? a : r;
-        r = (a == c) & (a != none) ? a : r;
-        r = (a == b) & (a != none) ? a : r;
+        r = ((c == d) & (c != none)) ? c : r;
+        r = ((b == d) & (b != none)) ? b : r;
+        r = ((b == c) & (b != none)) ? b : r;
+        r = ((a == d) & (a != none)) ? a : r;
+        r = ((a == c) & (a != none)) ? a : r;
+        r = ((a == b) & (a != none)) ? a : r;
         return r;
     }
 };
