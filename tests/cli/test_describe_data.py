@@ -103,9 +103,10 @@ def test_progress_does_not_change_what_is_printed(geoseg, root):
     assert none.err == ""
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, "stdin"])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stopped_run_says_so(root, how, workers):
+@pytest.mark.parametrize(
+    ("workers", "how"), [(0, signal.SIGTERM), (2, signal.SIGINT), (2, "stdin")]
+)
+def test_a_stopped_run_says_so(root, workers, how):
     for i in range(2000):
         for name in ("images", "masks"):
             (root / name / f"more_{i}.png").symlink_to(root / name / "a.png")

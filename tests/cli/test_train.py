@@ -78,7 +78,9 @@ def test_refusals(geoseg, written, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_the_run_and_resume_goes_on(geoseg, written, number):
     _, file = written
     words = ["trainer.steps=400", "trainer.val_every_steps=400", "trainer.workers=1"]
