@@ -1,9 +1,11 @@
 """Polygons of a map that was just predicted: what ``geoseg predict --vector`` adds."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geoseg.config import PredictOptions
 from geoseg.errors import InterruptedRunError
@@ -20,15 +22,28 @@ class Polygons:
     Attributes:
         out: the layer.
         overwrite: whether it may be replaced.
+        key: of the prediction: model, rasters as they are, and options.
     """
 
     out: Path
     overwrite: bool
+    key: str
 
     @property
     def hidden_confidence(self) -> Path:
         """Where confidence goes that is wanted for the polygons alone; kept until they are made."""
         return self.out.with_name(f".{self.out.stem}.confidence.tif")
+
+    @property
+    def record(self) -> Path:
+        """Where it is kept, once the map is finished, that its polygons are not."""
+        return self.out.with_name(f".{self.out.stem}.polygons.json")
+
+    def are_all_that_lacks(self, files: Iterable[Path | None]) -> bool:
+        """Return whether the same prediction has made all its files and was stopped then."""
+        recorded = _recorded(self.record)
+        made = all(path is None or path.exists() for path in files)
+        return made and recorded is not None and recorded["key"] == self.key
 
     def write(
         self,
@@ -57,12 +72,16 @@ class Polygons:
             max_memory_bytes=options.max_memory_bytes,
         )
         told = listener if alone else SecondStep(listener)
+        state = {"key": self.key, "overwrite": self.overwrite}
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        self.record.write_text(json.dumps(state), encoding="utf-8")
         try:
             vectorize_raster(class_map, self.out, options=wanted, listener=told)
         except InterruptedRunError as error:
             raise InterruptedRunError(
                 "stopped. The map is finished: give --resume to make its polygons."
             ) from error
+        self.record.unlink(missing_ok=True)
         if options.confidence != self.hidden_confidence:
             return options.confidence
         self.hidden_confidence.unlink(missing_ok=True)
@@ -70,7 +89,12 @@ class Polygons:
 
 
 def with_polygons(
-    vector: Path, options: PredictOptions, class_map: Path, inputs: Sequence[str]
+    vector: Path,
+    options: PredictOptions,
+    class_map: Path,
+    inputs: Sequence[str],
+    *,
+    model: str,
 ) -> tuple[Polygons, PredictOptions]:
     """Return a prediction's polygons, and options that also make the confidence they are given.
 
@@ -79,11 +103,37 @@ def with_polygons(
     """
     from geoseg.vector.publish import check_output
 
-    polygons = Polygons(vector, _may_replace(class_map, options))
+    key = _key(model, inputs, options, class_map)
+    polygons = Polygons(vector, _may_replace(class_map, options), key)
+    recorded = _recorded(polygons.record) if options.resume else None
+    if recorded is not None and recorded["key"] == key:
+        polygons = replace(polygons, overwrite=bool(recorded["overwrite"]))
     check_output(vector, overwrite=polygons.overwrite, inputs=map(Path, inputs))
     if options.confidence is None:
         options = replace(options, confidence=polygons.hidden_confidence)
     return polygons, options
+
+
+def _key(model: str, inputs: Sequence[str], options: PredictOptions, class_map: Path) -> str:
+    """Return a hash of what decides on a prediction's files."""
+    from geoseg.checkpoint import file_sha256, find_model
+
+    same = replace(options, resume=False, overwrite=False, readers=None, max_memory_bytes=0)
+    rasters = []
+    for name in inputs:
+        path = Path(name)
+        state = path.stat() if path.exists() else None
+        rasters.append([name, state and state.st_size, state and state.st_mtime_ns])
+    parts = [file_sha256(find_model(model)), rasters, repr(same), str(class_map.absolute())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _recorded(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"key", "overwrite"} <= set(found) else None
 
 
 def _may_replace(class_map: Path, options: PredictOptions) -> bool:

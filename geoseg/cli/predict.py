@@ -119,14 +119,18 @@ def command(
     polygons = None
     if vector is not None:
         names, target = _only_job(jobs, options)
-        polygons, options = with_polygons(vector, options, target, names)
+        polygons, options = with_polygons(vector, options, target, names, model=model)
         jobs = [(names, target, options)]
     with listening("predict", progress, watch_stdin=watch_stdin) as listener:
         for names, target, job_options in jobs:
             if len(jobs) > 1 and _is_finished(model, target, job_options):
                 listener.log("info", f"{target} is finished: skipped")
                 continue
-            if polygons is not None and not dry_run and _lacks_polygons(model, target, job_options):
+            if (
+                polygons is not None
+                and not dry_run
+                and _lacks_polygons(polygons, target, job_options)
+            ):
                 _finish_polygons(target, polygons, job_options, listener, names=names)
                 continue
             with _as_one(model, names, stacked=stack) as raster:
@@ -252,10 +256,16 @@ def _is_finished(model: str, target: Path, options: PredictOptions) -> bool:
     return made_with == file_sha256(find_model(model))
 
 
-def _lacks_polygons(model: str, target: Path, options: PredictOptions) -> bool:
+def _lacks_polygons(polygons: Polygons, target: Path, options: PredictOptions) -> bool:
     """Return whether an earlier run ended between its map and the polygons of it."""
-    confidence = options.confidence
-    return confidence is not None and confidence.exists() and _is_finished(model, target, options)
+    from geoseg.predict.finish import outputs_of
+    from geoseg.predict.parts import MANIFEST, parts_folder
+
+    if not options.resume or (parts_folder(target) / MANIFEST).exists():
+        return False
+    made = outputs_of(target, options)
+    files = (made.class_map, made.confidence, made.probabilities, made.quicklook)
+    return polygons.are_all_that_lacks(files)
 
 
 def _finish_polygons(
@@ -293,6 +303,7 @@ def _predict(
     began = time.perf_counter()
     if polygons is not None and not out.exists():
         polygons.hidden_confidence.unlink(missing_ok=True)  # of a run that was killed
+        polygons.record.unlink(missing_ok=True)
     result = predict_raster(model, raster, out, options=options, listener=listener)
     outputs = result.outputs
     if polygons is not None:

@@ -149,8 +149,12 @@ def check_none_unfinished(out: Path) -> None:
     """Raise an OutputExistsError that says what an output's parts folder is, where there is one."""
     folder = parts_folder(out)
     if (folder / MANIFEST).exists():
-        with locked(folder / LOCK, shared=False, busy=_busy(out)):
-            raise unfinished(folder)
+        try:
+            with locked(folder / LOCK, shared=False, busy=_busy(out)):
+                pass
+        except PermissionError as error:  # another user's
+            raise unfinished(folder) from error
+        raise unfinished(folder)
 
 
 def _busy(out: Path) -> str:

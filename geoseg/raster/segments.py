@@ -50,31 +50,36 @@ def segment_px(source: Source) -> int:
     return max(1, round(blocks * block_px / source.cols.ratio))
 
 
-def segments_ahead(source: Source, grid: TileGrid, threads: int, batch: int) -> int:
-    """Return how many segments are read ahead of the tiles that are run.
+def segments_ahead(
+    source: Source, grid: TileGrid, width_px: int, *, threads: int, batch: int
+) -> int:
+    """Return how many segments of a strip are read ahead of the tiles that are run.
 
-    All threads are kept busy and a batch is covered; of files whose blocks are as wide as they are,
-    one segment is.
+    All threads are kept busy and a batch is covered, but no more than a row of tiles is ahead; of
+    files whose blocks are as wide as they are, that is one segment.
     """
     ahead_px = max(threads * AHEAD_PX, batch * grid.cols.tile_px)
-    return -(-ahead_px // segment_px(source))
+    return max(1, -(-min(ahead_px, width_px) // segment_px(source)))
 
 
 def reader_bytes(source: Source, grid: TileGrid, width_px: int, *, threads: int, batch: int) -> int:
     """Return the memory that reading a strip of ``width_px`` columns takes at most."""
-    item = 4 if source.is_resampled else np.dtype(source.selection.dtype).itemsize
+    item, bands = np.dtype(source.selection.dtype).itemsize, len(source.selection.bands)
     step, tile = segment_px(source), grid.rows.tile_px
-    under_a_tile = -(-tile // step) + (1 if step < width_px else 0)
-    segments = segments_ahead(source, grid, threads, batch) + under_a_tile
-    held_px = min(segments * step, 2 * width_px)
-    values = (
-        len(source.selection.bands) * item * (held_px * tile + width_px * grid.rows.most_shared_px)
-    )
-    if source.is_resampled:
-        # This row of tiles and the one before it, on the raster's grid and on the model's.
-        per_px = 1 + source.rows.ratio * source.cols.ratio
-        return values + round(2 * width_px * tile * per_px)
-    return values + (2 * width_px * tile if source.selection.may_be_invalid else 0)
+    segments = segments_ahead(source, grid, width_px, threads=threads, batch=batch)
+    segments += -(-tile // step) + (1 if step < width_px else 0)  # those under a tile
+    pixels = min(segments * step, 2 * width_px) * tile + width_px * grid.rows.most_shared_px
+    valid = 2 * width_px * tile if source.selection.may_be_invalid else 0
+    if not source.is_resampled:
+        return bands * item * pixels + valid
+    # Each thread holds its part of the raster as read, as float32 and without its gaps, and that
+    # part resampled along rows, with what resampling makes of it.
+    columns = min(step, width_px) * source.cols.ratio
+    rows = tile * source.rows.ratio
+    at_work = threads * bands * columns * (rows * (item + 8) + tile * 12)
+    # Validity of this row of tiles and the one before it, on the raster's grid and on the model's.
+    on_both = 2 * width_px * tile * (1 + source.rows.ratio * source.cols.ratio)
+    return round(4 * bands * pixels + at_work + on_both)
 
 
 def reader_thread(i: int) -> ThreadPoolExecutor:

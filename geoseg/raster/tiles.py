@@ -10,7 +10,7 @@ alone.
 import contextlib
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,8 @@ class TileReader:
         self.grid = grid
         self._dtype = np.dtype(np.float32 if source.is_resampled else source.selection.dtype)
         self._step = segment_px(source)
-        self._ahead = segments_ahead(source, grid, threads, batch)
+        self._batch = batch
+        self._ahead = 1
         self._handles: list[DatasetReader] = []
         self._readers: list[ThreadPoolExecutor] = []
         with contextlib.ExitStack() as stack:
@@ -125,13 +126,16 @@ class TileReader:
         if self._shared.shape[1] < rows or self._shared.shape[2] < width:
             self._shared = self._empty(0, 0)  # the old memory goes before the new comes
             self._shared = self._empty(rows, width)
+        self._ahead = segments_ahead(
+            self.source, self.grid, width, threads=len(self._readers), batch=self._batch
+        )
         self._todo = self._segments(tile_rows)
         self._read_ahead()
 
     def advance(self, row: int, col: int) -> TileRow:
         """Wait for the pixels under a tile; those that only tiles before it need are forgotten.
 
-        Tiles come row by row, each row from left to right; some may be left out.
+        Tiles come row by row, each row from left to right to its end.
 
         Raises:
             RasterReadError: the file is damaged or cut short there.
@@ -178,7 +182,7 @@ class TileReader:
         for segment in self._coming:
             segment.job.cancel()
         for segment in self._coming:
-            with contextlib.suppress(BaseException):
+            with contextlib.suppress(Exception, CancelledError):
                 segment.job.result()
         self._pool += [segment.memory for segment in (*self._coming, *self._here)]
         self._coming.clear()

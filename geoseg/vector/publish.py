@@ -4,11 +4,12 @@ import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from geoseg.errors import MachineError, OutputExistsError, UsageError
+from geoseg.errors import GeosegError, MachineError, OutputExistsError, UsageError
 from geoseg.locks import locked
 from geoseg.raster.writer import sync_folder
 from geoseg.vector.write import DRIVERS
@@ -23,6 +24,8 @@ SIDECARS = {
 }
 # In a folder that is being written to; it outlives a run that is killed.
 LOCK = "lock"
+# A folder may have been made and not yet been locked for so long.
+SETTLED_S = 60.0
 RASTERS = (".tif", ".tiff", ".vrt", ".img")
 
 
@@ -82,7 +85,10 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
             f"{str(out.parent)!r} cannot be written: {error.strerror}. Give another OUT."
         ) from error
     try:
-        with locked(folder / LOCK, shared=False, busy=f"{str(folder)!r} is another run's"):
+        with ExitStack() as stack:
+            # Only a mark for `_sweep`: where the disk knows no locks, the folder is ours anyway.
+            with suppress(GeosegError, OSError):
+                stack.enter_context(locked(folder / LOCK, shared=False, busy=str(folder)))
             yield folder
             check_output(out, overwrite=overwrite)
             _move(folder, out)
@@ -93,14 +99,12 @@ def staged(out: Path, *, overwrite: bool) -> Iterator[Path]:
 def _sweep(out: Path) -> None:
     """Remove the folders of runs for the same layer that were killed; nobody holds their locks."""
     for folder in out.parent.glob(f".{glob.escape(out.name)}.*.part"):
-        if not (folder / LOCK).exists():
-            continue
-        try:
-            with locked(folder / LOCK, shared=False, busy=""):
+        with suppress(GeosegError, OSError):  # at work, somebody else's, or a disk without locks
+            if time.time() - (folder / LOCK).stat().st_mtime < SETTLED_S:
+                continue
+            with locked(folder / LOCK, shared=False, busy=str(folder)):
                 pass
-        except OutputExistsError:
-            continue  # a run that is at work
-        shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _move(folder: Path, out: Path) -> None:

@@ -1,6 +1,7 @@
 """``geoseg vectorize``, ``predict --vector``: exit codes, messages, events, how it is stopped."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,8 +223,23 @@ def test_polygons_of_another_model_s_map_are_not_made(geoseg, stopped, tmp_path)
     assert not (tmp_path / "v.fgb").exists()
 
 
+@pytest.mark.parametrize(
+    "more", [("--tta", "flips"), ("--probabilities", "p.tif"), ("other raster",)]
+)
+def test_polygons_of_another_run_s_map_are_not_made(geoseg, scene, stopped, tmp_path, more):
+    command, model, _, *rest = stopped
+    if more == ("other raster",):
+        more, other = (), tmp_path / "other.tif"
+        shutil.copy(scene, other)
+        scene = other
+    done = geoseg(command, model, scene, *rest, *more, "--resume")
+    assert (done.code, "m.tif' exists. Give --overwrite" in done.err) == (2, True)
+    assert not (tmp_path / "v.fgb").exists()
+
+
+@pytest.mark.parametrize("where", ["run.finish_map", "vectorize_raster"])
 def test_a_run_that_may_replace_polygons_still_may_when_it_resumes(
-    geoseg, model, scene, tmp_path, monkeypatch
+    geoseg, model, scene, tmp_path, monkeypatch, where
 ):
     def stop(*_, **__):
         raise InterruptedRunError("stopped")
@@ -232,7 +248,7 @@ def test_a_run_that_may_replace_polygons_still_may_when_it_resumes(
     vector.write_text("old")
     words = ("predict", model, scene, tmp_path / "m.tif", "--vector", vector)
     with monkeypatch.context() as patch:
-        patch.setattr("geoseg.predict.run.finish_map", stop)
+        patch.setattr(f"geoseg.{'predict' if '.' in where else 'vector'}.{where}", stop)
         assert geoseg(*words, "--overwrite").code == 130
     assert vector.read_text() == "old"
     done = geoseg(*words, "--resume")

@@ -144,6 +144,21 @@ def test_memory_is_what_the_budget_says(make_raster):
     assert wider - most == 3 * 24_000 * grid.rows.most_shared_px
 
 
+def test_a_narrow_raster_is_not_read_many_rows_ahead(make_raster):
+    values = np.random.default_rng(0).integers(0, 255, (3, 4000, 300)).astype(np.uint8)
+    source = source_of(make_raster(values, tiled=True, blockxsize=128, blockysize=128), 3)
+    grid = grid_of(source, 128, 32)
+    tracemalloc.start()
+    with TileReader(source, grid, threads=4, batch=32) as reader:
+        reader.start(range(len(grid.rows)), range(len(grid.cols)))
+        for r in range(len(grid.rows)):
+            for c in range(len(grid.cols)):
+                reader.read_tile(r, c)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < reader_bytes(source, grid, 300, threads=4, batch=32) * 1.5 + 2**18
+
+
 def test_an_error_on_a_reader_thread_reaches_the_caller(make_raster):
     path = make_raster(np.random.default_rng(0).integers(0, 255, (1, 300, 300)).astype(np.uint8))
     source = source_of(path, 1)

@@ -1,4 +1,5 @@
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -180,6 +181,7 @@ def test_what_killed_runs_left_is_removed_and_a_run_at_work_is_not(tmp_path):
     for folder in (killed, mine):
         folder.mkdir()
     (killed / LOCK).touch()
+    os.utime(killed / LOCK, (0, 0))
     with staged(out, overwrite=False) as at_work:
         (at_work / out.name).write_text("first")
         with pytest.raises(OutputExistsError):
