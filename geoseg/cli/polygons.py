@@ -39,11 +39,13 @@ class Polygons:
         """Where it is kept, once the map is finished, that its polygons are not."""
         return self.out.with_name(f".{self.out.stem}.polygons.json")
 
-    def are_all_that_lacks(self, files: Iterable[Path | None]) -> bool:
+    def are_all_that_lacks(self, class_map: Path, others: Iterable[Path | None]) -> bool:
         """Return whether the same prediction has made all its files and was stopped then."""
         recorded = _recorded(self.record)
-        made = all(path is None or path.exists() for path in files)
-        return made and recorded is not None and recorded["key"] == self.key
+        if recorded is None or recorded["key"] != self.key:
+            return False
+        made = all(path is None or path.exists() for path in others)
+        return made and recorded["map"] == _state(class_map)
 
     def write(
         self,
@@ -72,7 +74,7 @@ class Polygons:
             max_memory_bytes=options.max_memory_bytes,
         )
         told = listener if alone else SecondStep(listener)
-        state = {"key": self.key, "overwrite": self.overwrite}
+        state = {"key": self.key, "overwrite": self.overwrite, "map": _state(class_map)}
         self.record.parent.mkdir(parents=True, exist_ok=True)
         self.record.write_text(json.dumps(state), encoding="utf-8")
         try:
@@ -95,6 +97,7 @@ def with_polygons(
     inputs: Sequence[str],
     *,
     model: str,
+    stacked: bool,
 ) -> tuple[Polygons, PredictOptions]:
     """Return a prediction's polygons, and options that also make the confidence they are given.
 
@@ -103,7 +106,7 @@ def with_polygons(
     """
     from geoseg.vector.publish import check_output
 
-    key = _key(model, inputs, options, class_map)
+    key = _key(model, inputs, options, class_map, stacked=stacked)
     polygons = Polygons(vector, _may_replace(class_map, options), key)
     recorded = _recorded(polygons.record) if options.resume else None
     if recorded is not None and recorded["key"] == key:
@@ -114,18 +117,26 @@ def with_polygons(
     return polygons, options
 
 
-def _key(model: str, inputs: Sequence[str], options: PredictOptions, class_map: Path) -> str:
+def _key(
+    model: str, inputs: Sequence[str], options: PredictOptions, class_map: Path, *, stacked: bool
+) -> str:
     """Return a hash of what decides on a prediction's files."""
     from geoseg.checkpoint import file_sha256, find_model
 
     same = replace(options, resume=False, overwrite=False, readers=None, max_memory_bytes=0)
-    rasters = []
-    for name in inputs:
-        path = Path(name)
-        state = path.stat() if path.exists() else None
-        rasters.append([name, state and state.st_size, state and state.st_mtime_ns])
-    parts = [file_sha256(find_model(model)), rasters, repr(same), str(class_map.absolute())]
+    files = [*inputs, *([str(options.aoi)] if options.aoi else [])]
+    read = [(name, _state(Path(name))) for name in files]
+    model_hash = file_sha256(find_model(model))
+    parts = [model_hash, read, stacked, repr(same), str(class_map.absolute())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _state(path: Path) -> list[int] | None:
+    """Return size and time of a file, which change with it; None where there is none."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _recorded(path: Path) -> dict[str, Any] | None:
@@ -133,7 +144,7 @@ def _recorded(path: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and {"key", "overwrite"} <= set(found) else None
+    return found if isinstance(found, dict) and {"key", "overwrite", "map"} <= set(found) else None
 
 
 def _may_replace(class_map: Path, options: PredictOptions) -> bool:

@@ -119,7 +119,9 @@ def command(
     polygons = None
     if vector is not None:
         names, target = _only_job(jobs, options)
-        polygons, options = with_polygons(vector, options, target, names, model=model)
+        polygons, options = with_polygons(
+            vector, options, target, names, model=model, stacked=stack
+        )
         jobs = [(names, target, options)]
     with listening("predict", progress, watch_stdin=watch_stdin) as listener:
         for names, target, job_options in jobs:
@@ -264,8 +266,9 @@ def _lacks_polygons(polygons: Polygons, target: Path, options: PredictOptions) -
     if not options.resume or (parts_folder(target) / MANIFEST).exists():
         return False
     made = outputs_of(target, options)
-    files = (made.class_map, made.confidence, made.probabilities, made.quicklook)
-    return polygons.are_all_that_lacks(files)
+    return polygons.are_all_that_lacks(
+        made.class_map, (made.confidence, made.probabilities, made.quicklook)
+    )
 
 
 def _finish_polygons(

@@ -224,7 +224,7 @@ def test_polygons_of_another_model_s_map_are_not_made(geoseg, stopped, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "more", [("--tta", "flips"), ("--probabilities", "p.tif"), ("other raster",)]
+    "more", [("--tta", "flips"), ("--probabilities", "p.tif"), ("other raster",), ("other map",)]
 )
 def test_polygons_of_another_run_s_map_are_not_made(geoseg, scene, stopped, tmp_path, more):
     command, model, _, *rest = stopped
@@ -232,6 +232,9 @@ def test_polygons_of_another_run_s_map_are_not_made(geoseg, scene, stopped, tmp_
         more, other = (), tmp_path / "other.tif"
         shutil.copy(scene, other)
         scene = other
+    elif more == ("other map",):
+        more = ()
+        assert geoseg(command, model, scene, rest[0], "--tta", "flips", "--overwrite").code == 0
     done = geoseg(command, model, scene, *rest, *more, "--resume")
     assert (done.code, "m.tif' exists. Give --overwrite" in done.err) == (2, True)
     assert not (tmp_path / "v.fgb").exists()

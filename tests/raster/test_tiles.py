@@ -126,21 +126,27 @@ def test_tiles_may_be_left_out_and_strips_follow_each_other(make_raster):
                         assert np.array_equal(tile, values[:, y : y + 64, x : x + 64])
 
 
-def test_memory_is_what_the_budget_says(make_raster):
-    values = np.random.default_rng(0).integers(0, 255, (3, 300, 24_000)).astype(np.uint8)
-    source = source_of(make_raster(values, tiled=True, blockxsize=256, blockysize=256), 3)
-    grid = grid_of(source, 128, 32)
+def peak_of_reading(source, grid, **how):
+    """Return the most memory that is held while all tiles are read."""
     tracemalloc.start()
-    with TileReader(source, grid, threads=1) as reader:
+    with TileReader(source, grid, **how) as reader:
         reader.start(range(len(grid.rows)), range(len(grid.cols)))
         for r in range(len(grid.rows)):
             for c in range(len(grid.cols)):
                 reader.read_tile(r, c)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    most = reader_bytes(source, grid, 24_000, threads=1, batch=1)
-    assert most / 2 < peak < most * 1.1 + 2**20
-    wider = reader_bytes(source, grid, 48_000, threads=1, batch=1)
+    return peak
+
+
+def test_memory_is_what_the_budget_says(make_raster):
+    values = np.random.default_rng(0).integers(0, 255, (3, 300, 24_000)).astype(np.uint8)
+    source = source_of(make_raster(values, tiled=True, blockxsize=256, blockysize=256), 3)
+    grid = grid_of(source, 128, 32)
+    how = {"threads": 1, "batch": 1}
+    most = reader_bytes(source, grid, 24_000, **how)
+    assert most / 2 < peak_of_reading(source, grid, **how) < most * 1.1 + 2**20
+    wider = reader_bytes(source, grid, 48_000, **how)
     assert wider - most == 3 * 24_000 * grid.rows.most_shared_px
 
 
@@ -148,15 +154,20 @@ def test_a_narrow_raster_is_not_read_many_rows_ahead(make_raster):
     values = np.random.default_rng(0).integers(0, 255, (3, 4000, 300)).astype(np.uint8)
     source = source_of(make_raster(values, tiled=True, blockxsize=128, blockysize=128), 3)
     grid = grid_of(source, 128, 32)
-    tracemalloc.start()
-    with TileReader(source, grid, threads=4, batch=32) as reader:
-        reader.start(range(len(grid.rows)), range(len(grid.cols)))
-        for r in range(len(grid.rows)):
-            for c in range(len(grid.cols)):
-                reader.read_tile(r, c)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < reader_bytes(source, grid, 300, threads=4, batch=32) * 1.5 + 2**18
+    how = {"threads": 4, "batch": 32}
+    assert (
+        peak_of_reading(source, grid, **how) < 1.5 * reader_bytes(source, grid, 300, **how) + 2**18
+    )
+
+
+def test_what_resampling_holds_is_counted(make_raster):
+    values = np.random.default_rng(0).integers(0, 255, (3, 1200, 6000)).astype(np.uint8)
+    source = source_of(make_raster(values, tiled=True), 3, model_size=(400, 2000))
+    grid = grid_of(source, 128, 32)
+    how = {"threads": 2, "batch": 1}
+    assert (
+        peak_of_reading(source, grid, **how) < 1.1 * reader_bytes(source, grid, 2000, **how) + 2**20
+    )
 
 
 def test_an_error_on_a_reader_thread_reaches_the_caller(make_raster):
