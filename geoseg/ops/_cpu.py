@@ -8,6 +8,7 @@ import functools
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from geoseg import _native
@@ -77,6 +78,11 @@ class _AttentionGrads(ctypes.Structure):
 def unavailable_reason() -> str | None:
     """Return why the compiled library cannot be used here, or None."""
     return _native.unavailable_reason()
+
+
+def ss2d_project(x: Tensor, weight: Tensor) -> Tensor:
+    """Return a matrix (rows, C) times each pixel of (..., C), in the matrix's dtype."""
+    return F.linear(x.to(weight.dtype), weight)
 
 
 def ss2d_scan(

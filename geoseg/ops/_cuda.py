@@ -11,13 +11,14 @@ import torch
 from geoseg.ops import _cuda_driver, _nvrtc
 from geoseg.ops._cuda_attention import na2d, na2d_backward
 from geoseg.ops._cuda_selective_scan import selective_scan, selective_scan_backward
-from geoseg.ops._cuda_ss2d import ss2d_scan, ss2d_scan_backward
+from geoseg.ops._cuda_ss2d import ss2d_project, ss2d_scan, ss2d_scan_backward
 
 __all__ = [
     "na2d",
     "na2d_backward",
     "selective_scan",
     "selective_scan_backward",
+    "ss2d_project",
     "ss2d_scan",
     "ss2d_scan_backward",
     "unavailable_reason",

@@ -15,6 +15,16 @@ def _integers(*names: str) -> list[tuple[str, type]]:
     return [(name, ctypes.c_int) for name in names]
 
 
+class Ss2dProjectArguments(ctypes.Structure):
+    """Mirrors ``Ss2dProjectArguments`` of ss2d_project.cuh."""
+
+    _fields_ = (
+        *_pointers("x", "weight", "q"),
+        ("pixels", ctypes.c_int64),
+        *_integers("channels", "rows"),
+    )
+
+
 class Ss2dArguments(ctypes.Structure):
     """Mirrors ``Ss2dArguments`` of ss2d_chunk.cuh."""
 

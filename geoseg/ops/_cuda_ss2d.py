@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from geoseg.errors import BackendUnavailableError
-from geoseg.ops._cuda_arguments import Ss2dArguments, fill
+from geoseg.ops._cuda_arguments import Ss2dArguments, Ss2dProjectArguments, fill
 from geoseg.ops._cuda_driver import Grid
 from geoseg.ops._cuda_launch import added, blocks_of, carry_grid, dense_floats, launch, states, up
 
@@ -15,10 +15,37 @@ BACKWARD_STEPS, BACKWARD_THREADS = 32, 64
 # Pixels along a square of the forward pass. With large ones fewer chunks are joined; a small map
 # has too few of them, and a block works too long.
 LARGE_SIDE, SMALL_SIDE, ENOUGH_SQUARES = 16, 8, 64
+# A block of the projection: pixels, rows of q, threads; and floats of shared memory.
+PROJECT_PIXELS, PROJECT_ROWS, PROJECT_THREADS = 32, 16, 128
+PROJECT_FLOATS = 4 * PROJECT_PIXELS * PROJECT_ROWS
 # Of a block, that every supported device has.
 SHARED_BYTES = 64 * 1024
 # Blocks that keep the largest device busy; more are merged to write fewer parts.
 ENOUGH_BLOCKS = 1024
+
+
+def ss2d_project(x: Tensor, weight: Tensor) -> Tensor:
+    """Return a matrix times each pixel, in float32, without a float32 copy of the map.
+
+    Args:
+        x: (..., C), bfloat16 or float16; float32 works, too.
+        weight: (rows, C), float32.
+
+    Returns:
+        (..., rows), float32.
+    """
+    x, weight = x.contiguous(), weight.float().contiguous()
+    rows, channels = weight.shape
+    q = x.new_empty((*x.shape[:-1], rows), dtype=torch.float32)
+    if q.numel() == 0:
+        return q
+    pixels = x.numel() // channels
+    arguments = Ss2dProjectArguments()
+    fill(arguments, x=x, weight=weight, q=q, pixels=pixels, channels=channels, rows=rows)
+    blocks = blocks_of(pixels, PROJECT_PIXELS) * blocks_of(rows, PROJECT_ROWS)
+    grid = Grid((blocks, 1, 1), PROJECT_THREADS, 4 * PROJECT_FLOATS)
+    launch("ss2d", "ss2d_project", grid, arguments, x)
+    return q
 
 
 def ss2d_scan(

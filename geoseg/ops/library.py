@@ -14,6 +14,7 @@ from geoseg.ops.backends import compiled
 Rope = tuple[Tensor, Tensor]
 
 _DEFINITIONS = {
+    "ss2d_project": "(Tensor x, Tensor weight) -> Tensor",
     "ss2d_scan": "(Tensor x, Tensor q, Tensor dt_weight, Tensor dt_bias, Tensor A_logs, Tensor Ds)"
     " -> Tensor",
     "ss2d_scan_backward": "(Tensor dy, Tensor x, Tensor q, Tensor dt_weight, Tensor dt_bias, "
@@ -31,6 +32,11 @@ _DEFINITIONS = {
 
 # Kept for the life of the process: the registrations go with it.
 _library = torch.library.Library("geoseg", "DEF")
+
+
+def ss2d_project(x: Tensor, weight: Tensor) -> Tensor:
+    """Return a matrix (rows, C) times each pixel of (..., C), in the matrix's dtype."""
+    return torch.ops.geoseg.ss2d_project(x, weight)
 
 
 def ss2d_scan(
@@ -110,6 +116,10 @@ def _fake_first(first: Tensor, *_: Any) -> Tensor:
     return _like(first)[0]
 
 
+def _fake_project(x: Tensor, weight: Tensor) -> Tensor:
+    return weight.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
 def _fake_na2d_backward(dy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     q, k, v, _, bias, *_ = arguments
     return _like(q, k, v, bias)
@@ -119,7 +129,13 @@ def _fake_scan_backward(dy: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
     return _like(*[t for t in inputs if not isinstance(t, bool)])
 
 
-def _ss2d_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _project_gradient(ctx: Any, dq: Tensor) -> tuple[Tensor, Tensor]:
+    x, weight = ctx.saved_tensors
+    dx = (dq @ weight).to(x.dtype)
+    return dx, dq.flatten(0, -2).mT @ x.flatten(0, -2).to(dq.dtype)
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
@@ -167,12 +183,14 @@ def _register() -> None:
     bodies = {"na2d": _na2d, "na2d_backward": _na2d_backward}
     bodies["selective_scan_backward"] = _selective_scan_backward
     fakes = {
+        "ss2d_project": _fake_project,
         "na2d_backward": _fake_na2d_backward,
         "ss2d_scan_backward": _fake_scan_backward,
         "selective_scan_backward": _fake_scan_backward,
     }
     gradients = {
-        "ss2d_scan": (_ss2d_gradient, _ss2d_context),
+        "ss2d_project": (_project_gradient, _keep_inputs),
+        "ss2d_scan": (_ss2d_gradient, _keep_inputs),
         "na2d": (_na2d_gradient, _na2d_context),
         "selective_scan": (_scan_gradient, _scan_context),
     }

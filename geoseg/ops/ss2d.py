@@ -49,7 +49,10 @@ def ss2d(
     weight = x_proj_weight.reshape(-1, channels).to(wide)
     parameters = [p.to(wide) for p in (dt_projs_weight, dt_projs_bias, A_logs, Ds)]
     with without_autocast(x.device.type):
-        q = F.linear(x.to(wide), weight)  # (N, H, W, 4*(R+2S))
+        if name == "cuda" and x.dtype != wide:
+            q = library.ss2d_project(x, weight)  # (N, H, W, 4*(R+2S))
+        else:
+            q = F.linear(x.to(wide), weight)
         q = q.unflatten(-1, (DIRECTIONS, rank + 2 * states))
         if states > 1:
             return _general(x, q, *parameters, backend=name)

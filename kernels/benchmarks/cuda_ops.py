@@ -136,7 +136,8 @@ def attend_backward(kernel: int) -> Callable[..., tuple[Tensor, ...]]:
 def time_scans(sizes: tuple[str, ...]) -> None:
     """Print the table of the four-direction scan."""
     print(
-        "us | batch | forward | torch | mamba_ssm chain | floor | both | torch both | memory ratio"
+        "us | batch | q | q of a copy | forward | torch | mamba_ssm chain | floor | both | "
+        "torch both | memory ratio"
     )
     for batch in (1, 16):
         for size in sizes:
@@ -153,7 +154,9 @@ def scan_row(batch: int, side: int, c: int) -> list[str]:
     dy = torch.randn_like(x)
 
     def project() -> Tensor:
-        # As ss2d does: in float32, so that a map in half precision is copied first.
+        return _cuda.ss2d_project(x, projection).view(q.shape)
+
+    def project_a_copy() -> Tensor:
         return (x.float() @ projection.T).view(q.shape)
 
     def plain_both() -> None:
@@ -165,8 +168,10 @@ def scan_row(batch: int, side: int, c: int) -> list[str]:
         _cuda.ss2d_scan_backward(dy, x, q, *parameters)
 
     figures = [
+        graphed(project),
+        graphed(project_a_copy),
         graphed(lambda: _cuda.ss2d_scan(x, project(), *parameters)),
-        eager(lambda: _torch.ss2d_scan(x, project(), *parameters)),
+        eager(lambda: _torch.ss2d_scan(x, project_a_copy(), *parameters)),
         eager(peer_chain(x, projection, parameters)),
         issue_floor(batch * side * side, c),
         graphed(both),

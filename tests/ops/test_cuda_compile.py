@@ -16,14 +16,16 @@ IO = range(3)
 ARCHITECTURES = (75, 80, 90, 120)
 ENTRIES = {
     "ss2d": {
-        *("sum_8", "sum_16", "join_chunks", "output_8", "output_16"),
+        *("project", "sum_8", "sum_16", "join_chunks", "output_8", "output_16"),
         *("sum_chunks_backward", "backward"),
     },
     "selective_scan": {"sum_chunks", "join_chunks", "output", "backward"},
     "na2d": {"forward", "backward_queries", "backward_keys"},
 }
 # A forward scan lives on many resident warps; a pass with more values in flight has more room.
-FORWARD_SCANS = {"sum_chunks", "join_chunks", "output", "sum_8", "sum_16", "output_8", "output_16"}
+FORWARD_SCANS = {"project", "sum_chunks", "join_chunks", "output"} | {
+    *("sum_8", "sum_16", "output_8", "output_16")
+}
 FORWARD_REGISTERS, REGISTERS = 64, 128
 
 needs_nvrtc = pytest.mark.skipif(

@@ -102,6 +102,18 @@ def test_reads_and_writes_half_the_bytes(name, dtype):
         assert error(grad.cpu(), exact_grad.cpu().double()) <= ROUNDED[dtype]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, *ROUNDED], ids=str)
+@pytest.mark.parametrize("pixels", [(1, 16, 16), (3, 67, 41)], ids=str)
+@pytest.mark.parametrize("channels", [32, 37, 672])
+def test_projection_equals_the_product(pixels, channels, dtype):
+    x = torch.randn(*pixels, channels).to(dtype)
+    weight = torch.randn(4 * (channels // 16 + 2), channels)
+    made = _cuda.ss2d_project(x.cuda(), weight.cuda())
+    assert made.dtype == torch.float32
+    assert error(made.cpu(), x.double() @ weight.double().T) <= TOLERANCE
+    assert torch.equal(_cuda.ss2d_project(x.cuda(), weight.cuda()), made)
+
+
 def test_takes_what_is_neither_dense_nor_aligned():
     x, *others = moved(scan_inputs(1, 21, 35, 37, 3))
     x, dy = x.bfloat16(), torch.randn_like(x).bfloat16()

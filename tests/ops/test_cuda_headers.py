@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from geoseg.ops import reference
-from geoseg.ops._cuda_arguments import Na2dArguments, SelectiveScanArguments, Ss2dArguments
+from geoseg.ops._cuda_arguments import (
+    Na2dArguments,
+    SelectiveScanArguments,
+    Ss2dArguments,
+    Ss2dProjectArguments,
+)
 from tests.ops.emulator import COMPILER, SOURCES, build
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="CUDA headers were not built: no g++")
@@ -15,6 +20,7 @@ CHECKED_FIELDS = {
     Ss2dArguments: ("dy", "parameters", "rank", "slices"),
     SelectiveScanArguments: ("dy", "parameters", "states", "softplus"),
     Na2dArguments: ("v_strides", "dbias", "scale", "columns_at_once"),
+    Ss2dProjectArguments: ("q", "pixels", "channels", "rows"),
 }
 
 

@@ -4,9 +4,12 @@ D is 0 where errors are measured, or the skip term would hide them. Every buffer
 every launch is repeated with its blocks and threads in the reverse order: same bits.
 """
 
+import importlib
+
 import pytest
 import torch
 
+from geoseg import ops
 from geoseg.errors import BackendUnavailableError
 from geoseg.ops import _cuda, _cuda_attention, _cuda_driver, _cuda_ss2d, reference
 from tests.ops.emulator import Emulator
@@ -381,6 +384,44 @@ def test_what_the_kernels_do_not_take_is_said(emulator):
     x = torch.empty(1).expand(1, 2**16, 2**11, 16)
     with pytest.raises(BackendUnavailableError, match="less than 2\\^31 values in an image"):
         _cuda_ss2d._check_size(x[0].numel(), "an image")
+
+
+# Tails in pixels, in channels and in rows; less than one of each; the decoder's ranks.
+PROJECTIONS = [((1, 5, 7, 36), 44), ((2, 3, 16, 32), 16), ((1, 1, 1, 3), 12), ((1, 4, 9, 70), 176)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *ROUNDED], ids=str)
+@pytest.mark.parametrize(("shape", "rows"), PROJECTIONS, ids=str)
+def test_projection_reads_half_the_bytes_and_writes_float32(emulator, shape, rows, dtype):
+    x, weight = draw(0, *shape).to(dtype), draw(1, rows, shape[-1])
+    made = both_orders(emulator, _cuda.ss2d_project, x, weight)
+    assert made.dtype == torch.float32
+    assert error(made, x.double() @ weight.double().T) <= FORWARD
+    planes = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    assert torch.equal(_cuda.ss2d_project(planes, weight), made)
+
+
+def test_projection_of_nothing(emulator):
+    assert _cuda.ss2d_project(torch.zeros(0, 4, 5, 8).bfloat16(), draw(0, 12, 8)).shape == (
+        *(0, 4, 5, 12),
+    )
+    assert not emulator.launches
+
+
+@pytest.mark.parametrize("dtype", ROUNDED, ids=str)
+def test_a_map_in_half_precision_takes_four_launches(emulator, monkeypatch, dtype):
+    _, _, weight, bias, a_logs, ds = scan_inputs(1, 8, 16, 36, 3)
+    x, projection = draw(6, 1, 8, 16, 36).to(dtype), draw(7, 20, 36) / 6
+    exact = ops.ss2d(*doubles(x, projection, weight, bias, a_logs, ds), backend="reference")
+    module = importlib.import_module("geoseg.ops.ss2d")
+    monkeypatch.setattr(module, "choose_backend", lambda *_: "cuda")
+    monkeypatch.setattr(module, "library", _cuda)
+    made = module.ss2d(x, projection, weight, bias, a_logs, ds)
+    assert [entry for entry, _ in emulator.launches] == [
+        *("ss2d_project", "ss2d_sum_8", "ss2d_join_chunks", "ss2d_output_8"),
+    ]
+    assert made.dtype == dtype
+    assert error(made, exact) <= ROUNDED[dtype]
 
 
 def test_three_launches_per_scan(emulator):

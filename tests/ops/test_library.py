@@ -37,6 +37,20 @@ def test_opcheck_scan():
 
 @needs_library
 @ignore_opcheck
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_opcheck_projection(dtype):
+    x = torch.randn(2, 3, 5, 8).to(dtype).requires_grad_()
+    weight = torch.randn(12, 8, requires_grad=True)
+    opcheck(torch.ops.geoseg.ss2d_project.default, (x, weight))
+    made = torch.autograd.grad(library.ss2d_project(x, weight).square().sum(), (x, weight))
+    plain = torch.nn.functional.linear(x.float(), weight).square().sum()
+    for grad, exact in zip(made, torch.autograd.grad(plain, (x, weight)), strict=True):
+        assert grad.dtype == exact.dtype
+        torch.testing.assert_close(grad, exact)
+
+
+@needs_library
+@ignore_opcheck
 def test_opcheck_selective_scan():
     inputs, extra = sequence_inputs(1, 2, 3, 2, 5)
     given = [t.float().requires_grad_() for t in (*inputs.values(), *extra.values())]
@@ -160,7 +174,9 @@ def test_without_the_library_the_torch_form_runs(monkeypatch):
 
 def test_the_namespace_is_registered_once():
     assert set(library._DEFINITIONS) == {
-        name for name in dir(torch.ops.geoseg) if name.endswith(("scan", "na2d", "backward"))
+        name
+        for name in dir(torch.ops.geoseg)
+        if name.endswith(("scan", "na2d", "backward", "project"))
     }
 
 

@@ -47,6 +47,7 @@ class Peer(nn.Module):
 
         decoder, encoder = name.split("-")
         self.network = getattr(smp, decoder)(encoder, encoder_weights=None, classes=num_classes)
+        self.to(memory_format=torch.channels_last)  # as ours, and faster on a CPU
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits at the input's size; sides are padded to a multiple of 32."""

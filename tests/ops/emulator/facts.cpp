@@ -3,6 +3,7 @@
 #include "scan_order.h"
 #include "selective_scan_chunk.cuh"
 #include "ss2d_chunk.cuh"
+#include "ss2d_project.cuh"
 
 #include <cstddef>
 
@@ -49,8 +50,8 @@ float logistic(float z) {
 
 #define FIELD(Arguments, name) offsetof(geoseg::Arguments, name)
 int size_of(int which) {
-    const int sizes[3] = {sizeof(geoseg::Ss2dArguments), sizeof(geoseg::SelectiveScanArguments),
-                          sizeof(geoseg::Na2dArguments)};
+    const int sizes[4] = {sizeof(geoseg::Ss2dArguments), sizeof(geoseg::SelectiveScanArguments),
+                          sizeof(geoseg::Na2dArguments), sizeof(geoseg::Ss2dProjectArguments)};
     return sizes[which];
 }
 // Of the fields that a wrong one before them would shift.
@@ -62,6 +63,10 @@ int offset_of(int which, int field) {
         FIELD(SelectiveScanArguments, states), FIELD(SelectiveScanArguments, softplus)};
     const size_t na2d[4] = {FIELD(Na2dArguments, v_strides), FIELD(Na2dArguments, dbias),
                             FIELD(Na2dArguments, scale), FIELD(Na2dArguments, columns_at_once)};
-    return static_cast<int>(which == 0 ? ss2d[field] : which == 1 ? scan[field] : na2d[field]);
+    const size_t project[4] = {FIELD(Ss2dProjectArguments, q), FIELD(Ss2dProjectArguments, pixels),
+                               FIELD(Ss2dProjectArguments, channels),
+                               FIELD(Ss2dProjectArguments, rows)};
+    const size_t *all[4] = {ss2d, scan, na2d, project};
+    return static_cast<int>(all[which][field]);
 }
 }

@@ -29,6 +29,8 @@ def run_ss2d():
         _cuda_ss2d.ENOUGH_SQUARES = enough
         inputs = scan_inputs(*shape)
         assert _cuda.ss2d_scan(*inputs).isfinite().all()
+    # Tails in pixels, rows and channels.
+    assert _cuda.ss2d_project(torch.randn(5, 9, 37), torch.randn(20, 37)).isfinite().all()
     inputs = scan_inputs(1, 5, 9, 70, 3)
     assert _cuda.ss2d_scan_backward(inputs[0], *inputs)[0].isfinite().all()
 
