@@ -5,11 +5,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from geoseg.config.parse import dump_config
+from geoseg.checkpoint import load_network, read_spec
+from geoseg.config.parse import dump_config, parse_pretrain
 from geoseg.config.run import LossConfig, ModelConfig, OptimConfig
+from geoseg.data.class_folders import class_folder_split
 from geoseg.train.record import read_rows
 from tests.conftest import ROOT
 
@@ -61,3 +65,47 @@ def test_two_processes_equal_one_with_twice_the_batch(make_run):
         for name in ("val_miou", "val_accuracy"):
             if name in first:
                 assert float(first[name]) == pytest.approx(float(second[name]), abs=2e-4)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Return class folders of noise whose brightness is the class, but for one validated."""
+    rng = np.random.default_rng(0)
+    for split, counts in (("train", (6, 6)), ("val", (3, 2))):
+        for k, count in enumerate(counts):
+            folder = tmp_path / "pictures" / split / f"n{k}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                bright = 1 - k if (split, i) == ("val", 2) else k
+                values = rng.normal(60 + 120 * bright, 40, (40, 40, 3)).clip(0, 255)
+                Image.fromarray(values.astype(np.uint8)).save(folder / f"{i}.JPEG")
+    return tmp_path / "pictures"
+
+
+@pytest.mark.slow
+def test_two_processes_pretrain_a_classifier(pictures, tmp_path):
+    out = tmp_path / "run"
+    words = [
+        *(str(ROOT / "configs" / "segnext_t_imagenet.yaml"), f"out={out}", f"data.root={pictures}"),
+        *("model.num_classes=null", "augment.crop_px=32", "augment.mix=0", "optim.lr=1e-3"),
+        *("optim.warmup_epochs=0", "trainer.epochs=4", "trainer.cooldown_epochs=0"),
+        *("trainer.batch_size=3", "trainer.devices=2", "trainer.accelerator=cpu"),
+        *("trainer.precision=fp32", "trainer.workers=0", "trainer.log_every_steps=1"),
+    ]
+    command = [sys.executable, "-m", "geoseg", "pretrain", *words, "--progress", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"event": "result"') == 1
+    assert "4+0 epochs of 2 steps of 6 crops" in read_spec(out / "model.safetensors").recipe
+    assert torch.load(out / "last.ckpt", weights_only=True)["global_step"] == 8
+    # Every image is counted once, whichever process saw it.
+    config = parse_pretrain(out / "config.yaml")
+    val = class_folder_split(config.data, "val", config.augment).dataset
+    network, _ = load_network(out / "model.safetensors")
+    network.eval()
+    with torch.inference_mode():
+        hits = [int(network(s["image"][None]).argmax()) == int(s["label"]) for s in val]
+    assert len(hits) == 5
+    assert 0 < sum(hits) < 5  # or the share would be the same of any number
+    scores = [float(r["val_top1"]) for r in read_rows(out / "metrics.csv") if "val_top1" in r]
+    assert max(scores) == pytest.approx(sum(hits) / 5)
