@@ -5,6 +5,7 @@ The kernels take float32, float64 and, forwards, bfloat16; float16 goes through 
 
 import ctypes
 import functools
+import struct
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoseg import _native
+from geoseg.ops._dtypes import cast, wide
 
 Rope = tuple[Tensor, Tensor]
 
@@ -20,15 +22,12 @@ DIRECTIONS = 4
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
 
-
-class _Scan(ctypes.Structure):
-    """Mirrors ``struct geoseg_ss2d_scan``."""
-
-    _fields_ = (
-        ("dtype", ctypes.c_int32),
-        *((name, _SIZE) for name in ("batch", "height", "width", "channels", "rank")),
-        *((name, _POINTER) for name in ("x", "q", "dt_weight", "dt_bias", "a_logs", "ds")),
-    )
+# Mirror geoseg_ss2d_scan, geoseg_sequences and geoseg_attention, padded as C does. To fill a
+# ctypes.Structure takes longer than the kernel of a small map.
+_SCAN = struct.Struct("@i5q6P")
+_SEQUENCES = struct.Struct("@2i5q7P")
+_ATTENTION = struct.Struct("@i6q3P12q3Pd")
+_PACKED = ctypes.c_char_p
 
 
 class _ScanGrads(ctypes.Structure):
@@ -39,34 +38,10 @@ class _ScanGrads(ctypes.Structure):
     )
 
 
-class _Sequences(ctypes.Structure):
-    """Mirrors ``struct geoseg_sequences``."""
-
-    _fields_ = (
-        ("dtype", ctypes.c_int32),
-        ("softplus", ctypes.c_int32),
-        *((name, _SIZE) for name in ("batch", "channels", "length", "states", "groups")),
-        *((name, _POINTER) for name in ("u", "delta", "b", "c", "a", "d", "delta_bias")),
-    )
-
-
 class _SequenceGrads(ctypes.Structure):
     """Mirrors ``struct geoseg_sequence_grads``."""
 
     _fields_ = tuple((name, _POINTER) for name in ("u", "delta", "b", "c", "a", "d", "delta_bias"))
-
-
-class _Attention(ctypes.Structure):
-    """Mirrors ``struct geoseg_attention``."""
-
-    _fields_ = (
-        ("dtype", ctypes.c_int32),
-        *((name, _SIZE) for name in ("batch", "height", "width", "heads", "dim", "kernel")),
-        *((name, _POINTER) for name in ("q", "k", "v")),
-        *((name, _SIZE * 4) for name in ("q_stride", "k_stride", "v_stride")),
-        *((name, _POINTER) for name in ("bias", "rope_rows", "rope_columns")),
-        ("scale", ctypes.c_double),
-    )
 
 
 class _AttentionGrads(ctypes.Structure):
@@ -82,14 +57,14 @@ def unavailable_reason() -> str | None:
 
 def ss2d_project(x: Tensor, weight: Tensor) -> Tensor:
     """Return a matrix (rows, C) times each pixel of (..., C), in the matrix's dtype."""
-    return F.linear(x.to(weight.dtype), weight)
+    return F.linear(cast(x, weight.dtype), weight)
 
 
 def ss2d_scan(
     x: Tensor, q: Tensor, dt_weight: Tensor, dt_bias: Tensor, A_logs: Tensor, Ds: Tensor
 ) -> Tensor:
     """Return the four-direction scan, (N, H, W, C); see `geoseg.ops.reference.ss2d_scan`."""
-    given = _readable(x)
+    given = x if x.dtype in DTYPE_CODES else x.float()
     inputs = [t.contiguous() for t in (given, q, dt_weight, dt_bias, A_logs, Ds)]
     scan = _scan(inputs)
     y = torch.empty_like(inputs[0])
@@ -97,7 +72,7 @@ def ss2d_scan(
     if y.numel():
         workspace = _workspace(lib.geoseg_ss2d_workspace(scan, threads))
         _done(lib.geoseg_ss2d(scan, y.data_ptr(), workspace.data_ptr(), threads))
-    return y.to(x.dtype)
+    return cast(y, x.dtype)
 
 
 def ss2d_scan_backward(
@@ -110,9 +85,8 @@ def ss2d_scan_backward(
     Ds: Tensor,
 ) -> tuple[Tensor, ...]:
     """Return the gradients of x, q, dt_weight, dt_bias, A_logs and Ds."""
-    wide = q.dtype
-    inputs = [t.to(wide).contiguous() for t in (x, q, dt_weight, dt_bias, A_logs, Ds)]
-    dy = dy.to(wide).contiguous()
+    inputs = [cast(t, q.dtype).contiguous() for t in (x, q, dt_weight, dt_bias, A_logs, Ds)]
+    dy = cast(dy, q.dtype).contiguous()
     outputs = [torch.empty_like(t) for t in inputs[:2]] + [torch.zeros_like(t) for t in inputs[2:]]
     scan, grads = _scan(inputs), _ScanGrads(*[t.data_ptr() for t in outputs])
     lib, threads = _library(), torch.get_num_threads()
@@ -120,7 +94,7 @@ def ss2d_scan_backward(
         workspace = _workspace(lib.geoseg_ss2d_backward_workspace(scan))
         arguments = (dy.data_ptr(), ctypes.byref(grads), workspace.data_ptr(), threads)
         _done(lib.geoseg_ss2d_backward(scan, *arguments))
-    outputs[0] = outputs[0].to(x.dtype)
+    outputs[0] = cast(outputs[0], x.dtype)
     return tuple(outputs)
 
 
@@ -134,15 +108,16 @@ def na2d(
     rope: Rope | None,
 ) -> Tensor:
     """Return neighbourhood attention, (N, H, W, heads, d); dilation is the caller's."""
-    given = [_readable(t) for t in (q, k, v)]
+    dtype = q.dtype if q.dtype in DTYPE_CODES else torch.float32
+    given = [_readable(t, dtype) for t in (q, k, v)]
     tables = _tables(given[0], bias, rope)
     attention = _attention(given, kernel_size, tables, scale)
-    y = torch.empty(q.shape, dtype=given[0].dtype)
+    y = torch.empty_like(given[0], memory_format=torch.contiguous_format)
     lib, threads = _library(), torch.get_num_threads()
     if y.numel():
         workspace = _workspace(lib.geoseg_na2d_workspace(attention, threads))
         _done(lib.geoseg_na2d(attention, y.data_ptr(), workspace.data_ptr(), threads))
-    return y.to(q.dtype)
+    return cast(y, q.dtype)
 
 
 def na2d_backward(
@@ -156,20 +131,20 @@ def na2d_backward(
     rope: Rope | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Return the gradients of q, k, v and the bias."""
-    wide = _wide(q)
-    given = [t.to(wide) for t in (q, k, v)]
-    dy = dy.to(wide).contiguous()
+    dtype = wide(q)
+    given = [_readable(t, dtype) for t in (q, k, v)]
+    dy = cast(dy, dtype).contiguous()
     tables = _tables(given[0], bias, rope)
     attention = _attention(given, kernel_size, tables, scale)
-    outputs = [torch.empty(q.shape, dtype=wide) for _ in range(3)]
-    dbias = None if bias is None else torch.zeros((q.shape[0], *bias.shape), dtype=wide)
+    outputs = [torch.empty(q.shape, dtype=dtype) for _ in range(3)]
+    dbias = None if bias is None else torch.zeros((q.shape[0], *bias.shape), dtype=dtype)
     grads = _AttentionGrads(*[t.data_ptr() for t in outputs], _address(dbias))
     lib, threads = _library(), torch.get_num_threads()
     if q.numel():
         workspace = _workspace(lib.geoseg_na2d_backward_workspace(attention, threads))
         arguments = (dy.data_ptr(), ctypes.byref(grads), workspace.data_ptr(), threads)
         _done(lib.geoseg_na2d_backward(attention, *arguments))
-    dq, dk, dv = (t.to(q.dtype) for t in outputs)
+    dq, dk, dv = (cast(grad, t.dtype) for grad, t in zip(outputs, (q, k, v), strict=True))
     return dq, dk, dv, None if dbias is None else dbias.sum(0)
 
 
@@ -184,14 +159,14 @@ def selective_scan(
     delta_softplus: bool,
 ) -> Tensor:
     """Return the selective scan, (N, K*D, L); see `geoseg.ops.selective_scan`."""
-    inputs = _by_time(_wide(u), u, delta, B, C, A, D, delta_bias)
+    inputs = _by_time(wide(u), u, delta, B, C, A, D, delta_bias)
     sequences = _sequences(inputs, delta_softplus)
     y = torch.empty_like(_present(inputs[0]))
     lib, threads = _library(), torch.get_num_threads()
     if y.numel():
         workspace = _workspace(lib.geoseg_selective_scan_workspace(sequences, threads, 0))
         _done(lib.geoseg_selective_scan(sequences, y.data_ptr(), workspace.data_ptr(), threads))
-    return y.mT.contiguous().to(u.dtype)
+    return cast(y.mT.contiguous(), u.dtype)
 
 
 def selective_scan_backward(
@@ -206,15 +181,15 @@ def selective_scan_backward(
     delta_softplus: bool,
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of u, delta, A, B, C, D and delta_bias; None where nothing was given."""
-    wide = _wide(u)
-    inputs = _by_time(wide, u, delta, B, C, A, D, delta_bias)
+    dtype = wide(u)
+    inputs = _by_time(dtype, u, delta, B, C, A, D, delta_bias)
     sequences = _sequences(inputs, delta_softplus)
-    dy = dy.to(wide).mT.contiguous()
+    dy = cast(dy, dtype).mT.contiguous()
     outputs = [torch.zeros_like(_present(t)) for t in inputs[:4]]
     batch, channels = u.shape[:2]
     # Of the parameters, one gradient per image: added up in a fixed order.
     per_image = [(batch, *A.shape), (batch, channels), (batch, channels)]
-    outputs += [torch.zeros(shape, dtype=wide) for shape in per_image]
+    outputs += [torch.zeros(shape, dtype=dtype) for shape in per_image]
     grads = _SequenceGrads(*[t.data_ptr() for t in outputs])
     lib, threads = _library(), torch.get_num_threads()
     if u.numel():
@@ -222,7 +197,7 @@ def selective_scan_backward(
         arguments = (dy.data_ptr(), ctypes.byref(grads), workspace.data_ptr(), threads)
         _done(lib.geoseg_selective_scan_backward(sequences, *arguments))
     du, ddelta, dB, dC = (
-        grad.mT.contiguous().to(given.dtype)
+        cast(grad.mT.contiguous(), given.dtype)
         for grad, given in zip(outputs[:4], (u, delta, B, C), strict=True)
     )
     dA, dD, d_bias = (grad.sum(0) for grad in outputs[4:])
@@ -233,54 +208,58 @@ def selective_scan_backward(
 def _library() -> ctypes.CDLL:
     lib = _native.library()
     assert lib is not None, "callers ask unavailable_reason() first"
-    for name, structure, grads in (
-        ("ss2d", _Scan, _ScanGrads),
-        ("selective_scan", _Sequences, _SequenceGrads),
-        ("na2d", _Attention, _AttentionGrads),
+    for name, grads in (
+        ("ss2d", _ScanGrads),
+        ("selective_scan", _SequenceGrads),
+        ("na2d", _AttentionGrads),
     ):
-        inputs, gradients = ctypes.POINTER(structure), ctypes.POINTER(grads)
+        gradients = ctypes.POINTER(grads)
         forward = getattr(lib, f"geoseg_{name}")
-        forward.argtypes = (inputs, _POINTER, _POINTER, ctypes.c_int32)
+        forward.argtypes = (_PACKED, _POINTER, _POINTER, ctypes.c_int32)
         backward = getattr(lib, f"geoseg_{name}_backward")
-        backward.argtypes = (inputs, _POINTER, gradients, _POINTER, ctypes.c_int32)
+        backward.argtypes = (_PACKED, _POINTER, gradients, _POINTER, ctypes.c_int32)
     number = ctypes.c_int32
-    for name, structure, count in (
-        ("ss2d", _Scan, 1),
-        ("ss2d_backward", _Scan, 0),
-        ("selective_scan", _Sequences, 2),
-        ("na2d", _Attention, 1),
-        ("na2d_backward", _Attention, 1),
+    for name, count in (
+        ("ss2d", 1),
+        ("ss2d_backward", 0),
+        ("selective_scan", 2),
+        ("na2d", 1),
+        ("na2d_backward", 1),
     ):
         size = getattr(lib, f"geoseg_{name}_workspace")
         size.restype = _SIZE
-        size.argtypes = (ctypes.POINTER(structure), *([number] * count))
+        size.argtypes = (_PACKED, *([number] * count))
     return lib
 
 
-def _scan(inputs: Sequence[Tensor]) -> _Scan:
+def _scan(inputs: Sequence[Tensor]) -> bytes:
     x, _, dt_weight = inputs[:3]
     sizes = (*x.shape, dt_weight.shape[2])
-    return _Scan(DTYPE_CODES[x.dtype], *sizes, *[t.data_ptr() for t in inputs])
+    return _SCAN.pack(DTYPE_CODES[x.dtype], *sizes, *[t.data_ptr() for t in inputs])
 
 
-def _sequences(inputs: Sequence[Tensor | None], delta_softplus: bool) -> _Sequences:
+def _sequences(inputs: Sequence[Tensor | None], delta_softplus: bool) -> bytes:
     u, b = _present(inputs[0]), _present(inputs[2])  # (N, L, K*D), (N, K, L, S)
     batch, length, channels = u.shape
     sizes = (batch, channels, length, b.shape[3], b.shape[1])
     addresses = [_address(t) for t in inputs]
-    return _Sequences(DTYPE_CODES[u.dtype], int(delta_softplus), *sizes, *addresses)
+    return _SEQUENCES.pack(DTYPE_CODES[u.dtype], int(delta_softplus), *sizes, *addresses)
 
 
 def _attention(
     given: Sequence[Tensor], kernel_size: int, tables: Sequence[Tensor | None], scale: float
-) -> _Attention:
-    strides = [(_SIZE * 4)(*t.stride()[:4]) for t in given]
-    return _Attention(
-        DTYPE_CODES[given[0].dtype],
-        *given[0].shape,
+) -> bytes:
+    q, k, v = given
+    return _ATTENTION.pack(
+        DTYPE_CODES[q.dtype],
+        *q.shape,
         kernel_size,
-        *[t.data_ptr() for t in given],
-        *strides,
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        *q.stride()[:4],
+        *k.stride()[:4],
+        *v.stride()[:4],
         *[_address(t) for t in tables],
         scale,
     )
@@ -289,11 +268,12 @@ def _attention(
 def _tables(like: Tensor, bias: Tensor | None, rope: Rope | None) -> list[Tensor | None]:
     """Return bias and rotation tables in the type that sums are kept in."""
     given = (bias, *(rope if rope is not None else (None, None)))
-    return [None if t is None else t.to(_wide(like)).contiguous() for t in given]
+    dtype = wide(like)
+    return [None if t is None else cast(t, dtype).contiguous() for t in given]
 
 
 def _by_time(
-    wide: torch.dtype,
+    dtype: torch.dtype,
     u: Tensor,
     delta: Tensor,
     B: Tensor,
@@ -301,16 +281,14 @@ def _by_time(
     *parameters: Tensor | None,
 ) -> list[Tensor | None]:
     """Return sequences with time before channels and states, then the parameters."""
-    turned: list[Tensor | None] = [t.to(wide).mT.contiguous() for t in (u, delta, B, C)]
-    return turned + [None if p is None else p.to(wide).contiguous() for p in parameters]
+    turned: list[Tensor | None] = [cast(t, dtype).mT.contiguous() for t in (u, delta, B, C)]
+    return turned + [None if p is None else cast(p, dtype).contiguous() for p in parameters]
 
 
-def _readable(t: Tensor) -> Tensor:
-    return t if t.dtype in DTYPE_CODES else t.float()
-
-
-def _wide(t: Tensor) -> torch.dtype:
-    return torch.float64 if t.dtype == torch.float64 else torch.float32
+def _readable(t: Tensor, dtype: torch.dtype) -> Tensor:
+    t = cast(t, dtype)
+    # A compiled graph may choose other strides than the operation was traced with.
+    return t if t.stride(-1) == 1 else t.contiguous()
 
 
 def _present(t: Tensor | None) -> Tensor:
@@ -318,8 +296,8 @@ def _present(t: Tensor | None) -> Tensor:
     return t
 
 
-def _address(t: Tensor | None) -> int | None:
-    return None if t is None else t.data_ptr()
+def _address(t: Tensor | None) -> int:
+    return 0 if t is None else t.data_ptr()
 
 
 def _workspace(size_bytes: int) -> Tensor:

@@ -7,6 +7,7 @@ from geoseg.errors import BackendUnavailableError
 from geoseg.ops._cuda_arguments import Na2dArguments, fill, strides
 from geoseg.ops._cuda_driver import Grid
 from geoseg.ops._cuda_launch import blocks_of, launch, up
+from geoseg.ops._dtypes import cast
 
 # As in kernels/cuda: pixels of a thread, columns of a block, channels of a thread per pass.
 GROUP, TILE_COLUMNS, QUERY_WIDTH, GRADIENT_WIDTH = 4, 8, 8, 4
@@ -76,7 +77,7 @@ def na2d_backward(
         rope: likewise.
 
     Returns:
-        Of q, k, v (dense, their dtype) and of the bias (float32, None without one).
+        Of q, k, v (dense, of each its dtype) and of the bias (float32, None without one).
     """
     dq, dk, dv = (torch.empty(t.shape, dtype=q.dtype, device=q.device) for t in (q, k, v))
     if q.numel() == 0:
@@ -94,7 +95,7 @@ def na2d_backward(
         fill(a, dbias=parts)
     attention.launch("na2d_backward_queries", halo=1)
     attention.launch("na2d_backward_keys", halo=2)
-    return dq, dk, dv, None if parts is None else parts.sum(0)
+    return dq, cast(dk, k.dtype), cast(dv, v.dtype), None if parts is None else parts.sum(0)
 
 
 class _Attention:

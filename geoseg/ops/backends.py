@@ -22,6 +22,8 @@ BACKENDS = {
     "neighborhood_attention": ("cuda", "cpu", "torch", "natten", "reference"),
 }
 CHOSEN_BY_NAME_ONLY = ("natten",)
+# Named as the devices that they are for.
+COMPILED = ("cuda", "cpu")
 
 # In place of a backend's name: whatever an exporter has put there.
 STAND_IN = "stand-in"
@@ -89,15 +91,9 @@ def choose_backend(op: str, device: str, backend: str | None) -> str:
         BackendUnavailableError: the named backend cannot run here; the message says why.
         UsageError: no such backend.
     """
-    known = BACKENDS[op]
-    if backend is None and stand_in() is not None:
-        return STAND_IN
     if backend is None:
-        return next(
-            name
-            for name in known
-            if name not in CHOSEN_BY_NAME_ONLY and refusal(name, device) is None
-        )
+        return first_backend(op, device) if stand_in() is None else STAND_IN
+    known = BACKENDS[op]
     if backend not in known:
         raise UsageError(f"{op}: expected a backend of {', '.join(known)}; got {backend!r}.")
     reason = refusal(backend, device)
@@ -109,9 +105,22 @@ def choose_backend(op: str, device: str, backend: str | None) -> str:
     return backend
 
 
+@functools.cache
+def first_backend(op: str, device: str) -> str:
+    """Return the first backend of an operation that can run on tensors of a device kind.
+
+    Kept: what is installed does not change while a process runs.
+    """
+    return next(
+        name
+        for name in BACKENDS[op]
+        if name not in CHOSEN_BY_NAME_ONLY and refusal(name, device) is None
+    )
+
+
 def refusal(backend: str, device: str) -> str | None:
     """Return why a backend cannot run on tensors of a device kind, or None."""
-    if backend in {"cpu", "cuda"} and backend != device:
+    if backend in COMPILED and backend != device:
         return f"the tensors are on {device}"
     return unavailable_reason(backend)
 
@@ -122,7 +131,7 @@ def implementation(backend: str) -> ModuleType:
     return importlib.import_module(f"geoseg.ops._{backend}")
 
 
-def compiled(name: str, device: str) -> Callable[..., object]:
+def compiled(name: str, device: str) -> Callable[..., Any]:
     """Return a function of the compiled backend of a device."""
     return getattr(implementation(device), name)
 

@@ -4,6 +4,7 @@ One operation stands for all compiled backends; torch picks the function by the 
 graphs, exporters and autograd see plain operators, and nothing of how they are computed.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -57,7 +58,6 @@ def na2d(
 ) -> Tensor:
     """Return neighbourhood attention without dilation, (N, H, W, heads, d)."""
     rows, columns = rope if rope is not None else (None, None)
-    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
     return torch.ops.geoseg.na2d(q, k, v, kernel_size, bias, scale, rows, columns)
 
 
@@ -75,24 +75,34 @@ def selective_scan(
     return torch.ops.geoseg.selective_scan(u, delta, A, B, C, D, delta_bias, delta_softplus)
 
 
-def _run(name: str, *arguments: Any) -> Any:
-    """Call the compiled backend of the first tensor's device."""
-    return compiled(name, arguments[0].device.type)(*arguments)
+def _run(name: str, device: str, *arguments: Any) -> Any:
+    return compiled(name, device)(*arguments)
 
 
-def _na2d(*arguments: Any) -> Tensor:
+def _na2d(
+    device: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    kernel_size: int,
+    bias: Tensor | None,
+    scale: float,
+    rows: Tensor | None,
+    columns: Tensor | None,
+) -> Any:
+    rope = None if rows is None else (rows, columns)
+    return compiled("na2d", device)(q, k, v, kernel_size, bias, scale, rope)
+
+
+def _na2d_backward(device: str, *arguments: Any) -> tuple[Tensor, ...]:
     *given, rows, columns = arguments
-    return _run("na2d", *given, None if rows is None else (rows, columns))
-
-
-def _na2d_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    *given, rows, columns = arguments
-    *grads, dbias = _run("na2d_backward", *given, None if rows is None else (rows, columns))
+    run = compiled("na2d_backward", device)
+    *grads, dbias = run(*given, None if rows is None else (rows, columns))
     return *grads, _present(dbias, given[0])
 
 
-def _selective_scan_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    grads = _run("selective_scan_backward", *arguments)
+def _selective_scan_backward(device: str, *arguments: Any) -> tuple[Tensor, ...]:
+    grads = compiled("selective_scan_backward", device)(*arguments)
     return tuple(_present(grad, arguments[0]) for grad in grads)
 
 
@@ -196,17 +206,13 @@ def _register() -> None:
     }
     for name, schema in _DEFINITIONS.items():
         _library.define(name + schema)
-        body = bodies.get(name) or _runner(name)
-        for device in ("CPU", "CUDA"):
-            _library.impl(name, body, device)
+        body = bodies.get(name) or functools.partial(_run, name)
+        for device in ("cpu", "cuda"):
+            _library.impl(name, functools.partial(body, device), device.upper())
         qualified = f"geoseg::{name}"
         torch.library.register_fake(qualified, fakes.get(name, _fake_first), lib=_library)
         backward, context = gradients.get(name, (_no_second_gradient, _nothing))
         torch.library.register_autograd(qualified, backward, setup_context=context, lib=_library)
-
-
-def _runner(name: str) -> Any:
-    return lambda *arguments: _run(name, *arguments)
 
 
 _register()

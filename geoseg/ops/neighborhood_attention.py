@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 from geoseg.ops import _torch, library, reference
+from geoseg.ops._dtypes import cast, wide
 from geoseg.ops.backends import (
+    COMPILED,
     STAND_IN,
     choose_backend,
     implementation,
@@ -121,26 +123,24 @@ def _attend(
     backend: str | None,
 ) -> Tensor:
     q, k, v = qkv
-    name = choose_backend("neighborhood_attention", q.device.type, backend)
-    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    bias = None if bias is None else bias.to(wide)
-    with without_autocast(q.device.type):
+    device, dtype = q.device.type, wide(q)
+    name = choose_backend("neighborhood_attention", device, backend)
+    bias = None if bias is None else cast(bias, dtype)
+    if name in COMPILED:  # autocast has no part in them
+        return library.na2d(q, k, v, kernel_size, bias, scale, rope)
+    with without_autocast(device):
         if name == "reference":
-            dtype = q.dtype
-            q, k, v = (t.to(wide) for t in qkv)
+            given = q.dtype
+            q, k, v = (t.to(dtype) for t in qkv)
             if rope is not None:
-                sin, cos = (t.to(wide) for t in rope_angles(rope))
+                sin, cos = (t.to(dtype) for t in rope_angles(rope))
                 q, k = (reference.rotate(t, sin, cos) for t in (q, k))
-            return reference.neighborhood_attention(q, k, v, kernel_size, bias, scale).to(dtype)
+            return reference.neighborhood_attention(q, k, v, kernel_size, bias, scale).to(given)
         if name == STAND_IN:
             return stand_in().na2d(q, k, v, kernel_size, bias, scale, rope)
         if name == "torch":
             return _torch.na2d(q, k, v, kernel_size, bias, scale, rope)
-        if name == "natten":
-            return implementation(name).na2d(q, k, v, kernel_size, bias, scale, rope)
-        if bias is not None:
-            bias = bias.contiguous()
-        return library.na2d(q, k, v, kernel_size, bias, scale, rope)
+        return implementation(name).na2d(q, k, v, kernel_size, bias, scale, rope)  # natten
 
 
 def _interleave(rows: list[list[Tensor]], shape: torch.Size) -> Tensor:
@@ -156,26 +156,28 @@ def _interleave(rows: list[list[Tensor]], shape: torch.Size) -> Tensor:
 def _check(
     q: Tensor, k: Tensor, v: Tensor, kernel_size: int, dilation: int, bias: Tensor | None
 ) -> None:
-    if q.ndim != 5 or k.shape != q.shape or v.shape != q.shape:
+    shape = q.shape
+    if len(shape) != 5 or k.shape != shape or v.shape != shape:
         raise ValueError(
             "neighborhood_attention expects q, k and v of one shape (N, H, W, heads, d); got "
-            f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}."
+            f"{tuple(shape)}, {tuple(k.shape)} and {tuple(v.shape)}."
         )
     if kernel_size % 2 == 0 or not 3 <= kernel_size <= LARGEST_KERNEL or dilation < 1:
         raise ValueError(
             f"neighborhood_attention expects an odd kernel_size from 3 to {LARGEST_KERNEL} and a "
             f"dilation of at least 1; got {kernel_size} and {dilation}."
         )
+    _, height, width, heads, _ = shape
     smallest = kernel_size * dilation
-    if min(q.shape[1:3]) < smallest:
+    if height < smallest or width < smallest:
         raise ValueError(
             f"neighborhood_attention expects maps of at least {smallest} pixels a side, the window "
-            f"times the dilation; got {q.shape[1]}x{q.shape[2]}. Pad the map or use a smaller "
+            f"times the dilation; got {height}x{width}. Pad the map or use a smaller "
             "window."
         )
     side = 2 * kernel_size - 1
-    if bias is not None and tuple(bias.shape) != (q.shape[3], side, side):
+    if bias is not None and bias.shape != (heads, side, side):
         raise ValueError(
-            f"neighborhood_attention expects a bias of shape {(q.shape[3], side, side)}; got "
+            f"neighborhood_attention expects a bias of shape {(heads, side, side)}; got "
             f"{tuple(bias.shape)}."
         )

@@ -1,9 +1,9 @@
 """The selective scan of the state-space papers, for any number of states and groups."""
 
-import torch
 from torch import Tensor
 
 from geoseg.ops import _torch, library, reference
+from geoseg.ops._dtypes import cast, wide
 from geoseg.ops.backends import choose_backend, without_autocast
 
 
@@ -44,18 +44,18 @@ def selective_scan(
     """
     _check(u, delta, A, B, C, D, delta_bias)
     name = choose_backend("selective_scan", u.device.type, backend)
-    wide = torch.float64 if u.dtype == torch.float64 else torch.float32
-    A = A.to(wide)
-    D = None if D is None else D.to(wide).contiguous()
-    delta_bias = None if delta_bias is None else delta_bias.to(wide).contiguous()
+    dtype = wide(u)
+    A = cast(A, dtype)
+    D = None if D is None else cast(D, dtype).contiguous()
+    delta_bias = None if delta_bias is None else cast(delta_bias, dtype).contiguous()
     with without_autocast(u.device.type):
         if name == "reference":
             y = reference.selective_scan(
-                u.to(wide),
-                delta.to(wide),
+                u.to(dtype),
+                delta.to(dtype),
                 A,
-                B.to(wide),
-                C.to(wide),
+                B.to(dtype),
+                C.to(dtype),
                 D,
                 delta_bias,
                 delta_softplus=delta_softplus,

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoseg.ops import _torch, library, reference
+from geoseg.ops._dtypes import cast, wide
 from geoseg.ops.backends import STAND_IN, choose_backend, stand_in, without_autocast
 from geoseg.ops.cross_scan import DIRECTIONS, cross_merge, cross_scan
 from geoseg.ops.selective_scan import selective_scan
@@ -45,19 +46,19 @@ def ss2d(
     """
     channels, rank, states = _check(x, x_proj_weight, dt_projs_weight, A_logs)
     name = choose_backend("ss2d", x.device.type, backend)
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    weight = x_proj_weight.reshape(-1, channels).to(wide)
-    parameters = [p.to(wide) for p in (dt_projs_weight, dt_projs_bias, A_logs, Ds)]
+    dtype = wide(x)
+    weight = cast(x_proj_weight.reshape(-1, channels), dtype)
+    parameters = [cast(p, dtype) for p in (dt_projs_weight, dt_projs_bias, A_logs, Ds)]
     with without_autocast(x.device.type):
-        if name == "cuda" and x.dtype != wide:
+        if name == "cuda" and x.dtype != dtype:
             q = library.ss2d_project(x, weight)  # (N, H, W, 4*(R+2S))
         else:
-            q = F.linear(x.to(wide), weight)
+            q = F.linear(cast(x, dtype), weight)
         q = q.unflatten(-1, (DIRECTIONS, rank + 2 * states))
         if states > 1:
             return _general(x, q, *parameters, backend=name)
         if name == "reference":
-            return reference.ss2d_scan(x.to(wide), q, *parameters).to(x.dtype)
+            return reference.ss2d_scan(x.to(dtype), q, *parameters).to(x.dtype)
         if name == STAND_IN:
             return stand_in().ss2d_scan(x, q, *parameters)
         if name == "torch":

@@ -116,6 +116,11 @@ def test_slices_of_one_map_are_read_in_place():
     # Channels that are not dense are copied first.
     last = [t.transpose(3, 4).contiguous().transpose(3, 4) for t in (q, k, v)]
     assert torch.equal(neighborhood_attention(*last, 5, backend="cpu"), whole)
+    rest = (5, None, 8**-0.5, None, None)
+    dy = torch.ones_like(whole)
+    grads = torch.ops.geoseg.na2d_backward(dy, q, k, v, *rest)
+    made = torch.ops.geoseg.na2d_backward(dy, *last, *rest)
+    assert all(map(torch.equal, made, grads))
 
 
 @needs_library
@@ -140,6 +145,20 @@ def test_half_precision_rounds_the_output_only(dtype, limit, backend):
     made = neighborhood_attention(*rounded, 7, bias=bias.float(), backend=backend)
     assert made.dtype == dtype
     assert error(made, exact) <= limit
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_keys_and_values_may_be_of_another_type(dtype, backend):
+    q, k, v, _ = (t.float() for t in attention_inputs(1, 5, 7, 2, 4, 3))
+    leaves = [q, k.to(dtype), v.to(dtype)]
+    exact = neighborhood_attention(*leaves, 3, backend="reference")
+    leaves = [t.requires_grad_() for t in leaves]
+    made = neighborhood_attention(*leaves, 3, backend=backend)
+    assert made.dtype == torch.float32
+    assert error(made, exact.double()) <= 1e-6
+    grads = torch.autograd.grad(made.sum(), leaves)
+    assert [grad.dtype for grad in grads] == [torch.float32, dtype, dtype]
 
 
 @needs_library

@@ -1,5 +1,7 @@
 """What torch is promised of the registered operations: tracing, exporting, odd inputs, backends."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from geoseg import _native
 from geoseg.errors import BackendUnavailableError, UsageError
 from geoseg.ops import available_backends, library, neighborhood_attention, selective_scan, ss2d
+from geoseg.ops.backends import choose_backend, first_backend
 from tests.ops.test_attention import attention_inputs, tables
 from tests.ops.test_scan import scan_inputs, sequence_inputs
 
@@ -140,6 +143,24 @@ def test_any_memory_layout_gives_the_same():
     assert torch.equal(neighborhood_attention(*turned, 3), neighborhood_attention(q, k, v, 3))
 
 
+def test_calls_of_several_threads_do_not_mix():
+    operands = []
+    for size in range(3, 11):
+        *qkv, bias = (t.float() for t in attention_inputs(1, size, size + 2, 2, 4, 3, seed=size))
+        scan = [t.float() for t in scan_inputs(1, size, size + 2, 8, 2)]
+        operands.append((qkv, bias, scan))
+
+    def run(given):
+        qkv, bias, scan = given
+        return neighborhood_attention(*qkv, 3, bias=bias), ss2d(*scan)
+
+    alone = [run(given) for given in operands]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(run, operands * 20))
+    for made, wanted in zip(together, alone * 20, strict=True):
+        assert all(map(torch.equal, made, wanted))
+
+
 def test_every_refusal_has_a_reason():
     for operation in OPERATIONS:
         backends = available_backends(operation)
@@ -162,10 +183,19 @@ def test_a_named_backend_runs_or_raises():
         ss2d(*inputs, backend="cuda")
 
 
-def test_without_the_library_the_torch_form_runs(monkeypatch):
+@pytest.fixture
+def no_library(monkeypatch):
+    """Take the compiled library away, and what was chosen while it was there."""
+    first_backend.cache_clear()
+    monkeypatch.setattr(_native, "_load", lambda: (None, "switched off for this test"))
+    yield
+    first_backend.cache_clear()
+
+
+def test_without_the_library_the_torch_form_runs(no_library):
     inputs = [t.float() for t in scan_inputs(1, 4, 5, 8, 2)]
     exact = ss2d(*inputs, backend="reference")
-    monkeypatch.setattr(_native, "_load", lambda: (None, "switched off for this test"))
+    assert choose_backend("ss2d", "cpu", None) == "torch"
     with pytest.raises(BackendUnavailableError, match="but switched off for this test"):
         ss2d(*inputs, backend="cpu")
     assert available_backends("ss2d")["cpu"] == "switched off for this test"
