@@ -61,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)
     except click.ClickException as error:
+        if wants_json(arguments):
+            # Whatever click calls it: programs know geoseg's own kinds.
+            message = error.format_message()
+            click.echo(error_event(UsageError(message), message))
         error.show()
         sys.exit(EXIT_USAGE)
     except (GeosegError, KeyboardInterrupt, click.Abort, MemoryError) as error:

@@ -1,5 +1,6 @@
 """Each kind of failure: its exit code, one sentence on stderr, nothing on stdout, no traceback."""
 
+import json
 import signal
 import time
 
@@ -40,6 +41,33 @@ def test_a_command_line_that_makes_no_sense(words, tmp_path):
     assert err.startswith("Usage: geoseg")
     assert err.splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in err
+
+
+JSON = ("--progress", "json")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("predict", "--tile-sise", "64", *JSON), "No such option"),  # before --progress is parsed
+        (("predict", "m", "r", "o.tif", "--tta", "all", "--progress=json"), "'all' is not one of"),
+        *(
+            ((command, *JSON), "Missing argument")
+            for command in ("predict", "assemble", "vectorize", "train", "finetune", "pretrain")
+        ),
+        (("evaluate", *JSON), "Missing argument"),
+        (("describe", *JSON), "Missing argument"),
+        (("demo", "--no-such", *JSON), "No such option"),
+        (("no-such-command", *JSON), "No such command"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_an_event_too(geoseg, words, message):
+    done = geoseg(*words)
+    assert done.code == 2
+    (event,) = map(json.loads, done.lines)
+    assert (event["event"], event["kind"]) == ("error", "UsageError")
+    assert message in event["message"]
+    assert event["message"] in done.err
 
 
 def test_ctrl_c_while_it_still_loads(model, scene, tmp_path):

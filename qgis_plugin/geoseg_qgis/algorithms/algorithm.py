@@ -36,7 +36,7 @@ ASK_TIMEOUT_S = 300.0
 # The time left is said again when it has changed, and not more often than this.
 SAY_EVERY_S = 5.0
 # What an engine that is too old or broken looks like from outside.
-DOUBTFUL = frozenset({"Usage", "Crash", "Error"})
+DOUBTFUL = frozenset({"Usage", "UsageError", "Crash", "Error"})
 # What options in the engine's sentences are called in the dialogs.
 FIELDS = {
     "--bands": mark("Advanced parameters ▸ Bands"),
