@@ -3,7 +3,7 @@
 import importlib
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import click
@@ -51,12 +51,20 @@ def cli(debug: bool) -> None:
     """
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code: 0, 2 usage, 3 input, 4 machine, 130 stopped."""
+def main(
+    arguments: Sequence[str] | None = None, *, ready: Callable[[], None] = lambda: None
+) -> NoReturn:
+    """Run the command line and exit with its code: 0, 2 usage, 3 input, 4 machine, 130 stopped.
+
+    Args:
+        arguments: None: the process's own.
+        ready: called first; what it raises ends in a sentence, too.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
     try:
+        ready()
         cli.main(args=arguments, prog_name="geoseg", standalone_mode=False)
     except click.exceptions.Exit as leave:
         sys.exit(leave.exit_code)

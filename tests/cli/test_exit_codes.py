@@ -2,12 +2,16 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
+import tomllib
 
 import numpy as np
 import pytest
 
-from tests.cli.process import finish, is_sentence, run, start
+from tests.cli.process import environment, finish, is_sentence, run, start
+from tests.conftest import ROOT
 
 
 def test_failures_of_each_kind(model, scene, make_raster, tmp_path):
@@ -80,3 +84,29 @@ def test_ctrl_c_while_it_still_loads(model, scene, tmp_path):
     assert time.monotonic() - asked < 10
     assert is_sentence(err.lstrip("\n"))  # what the terminal shows for Ctrl-C ends there
     assert not (tmp_path / "m.tif").exists()
+
+
+def test_ctrl_c_before_the_command_line_is_there(tmp_path):
+    entry = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+    module, _, function = entry["geoseg"].partition(":")
+    ways = [
+        f"from {module} import {function}; {function}()",  # as the script does
+        "runpy.run_module('geoseg', run_name='__main__')",
+    ]
+    for way in ways:
+        code = (
+            "import runpy, signal, sys\n"
+            "class CtrlC:\n"
+            "    def find_spec(self, name, *_):\n"
+            "        if name == 'rich.console': signal.raise_signal(signal.SIGINT)\n"
+            "sys.meta_path.insert(0, CtrlC())\n"
+            f"sys.argv[1:] = ['predict', 'm', 'r', 'o.tif', '--progress', 'json']\n{way}"
+        )
+        words = [sys.executable, "-c", code]
+        done = subprocess.run(
+            words, cwd=tmp_path, env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 130, done.stderr
+        assert is_sentence(done.stderr)
+        assert json.loads(done.stdout)["kind"] == "KeyboardInterrupt"
+        assert done.stderr == f"geoseg: {json.loads(done.stdout)['message']}\n"
