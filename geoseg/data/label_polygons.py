@@ -21,6 +21,7 @@ from geoseg.data.labels import Mask
 from geoseg.data.patches import PatchGrid, along, same_crs
 from geoseg.data.sample import IGNORE
 from geoseg.errors import GeoreferenceError, InputError
+from geoseg.raster.gdal import cause_of
 from geoseg.spec import ClassSpec
 
 Geometries = NDArray[np.object_]
@@ -118,7 +119,8 @@ def load_label_polygons(path: str, data: DataConfig, classes: Sequence[ClassSpec
             frame = geopandas.read_file(path)
     except (DataSourceError, OSError, ValueError) as error:
         raise InputError(
-            f"label file {path!r} cannot be read: {error}. Give a vector file with polygons."
+            f"label file {path!r} cannot be read: {cause_of(error)}. Give a vector file with "
+            "polygons."
         ) from error
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise InputError(f"label file {path!r}: expected polygons; got a table without geometry.")

@@ -16,6 +16,7 @@ from geoseg.errors import MachineError, UsageError
 from geoseg.evaluate.ground import longest_side_m, metres_in_pixels, pixel_areas_m2
 from geoseg.evaluate.metrics import class_keys
 from geoseg.evaluate.record import CellSummary
+from geoseg.raster.gdal import cause_of
 from geoseg.spec import ClassSpec
 from geoseg.types import Window
 
@@ -184,7 +185,7 @@ def write_cells(cells: CellGrid, grid: PatchGrid, classes: Sequence[ClassSpec], 
         frame.to_file(temporary, driver="GPKG", layer=LAYER)
         temporary.replace(path)
     except (DataSourceError, OSError) as error:
-        raise MachineError(f"{str(path)!r} cannot be written: {error}.") from error
+        raise MachineError(f"{str(path)!r} cannot be written: {cause_of(error)}.") from error
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -16,6 +16,7 @@ from geoseg.errors import GeoreferenceError, InputError
 from geoseg.evaluate.area import SamplingDesign
 from geoseg.evaluate.labels import class_list, find_class
 from geoseg.evaluate.scene import ClassMap
+from geoseg.raster.gdal import cause_of
 from geoseg.raster.reader import open_raster
 from geoseg.spec import ClassSpec
 from geoseg.types import Window
@@ -107,7 +108,8 @@ def _read_points(path: Path, crs: str) -> geopandas.GeoDataFrame:
         frame = geopandas.read_parquet(path) if is_parquet else geopandas.read_file(path)
     except (DataSourceError, OSError, ValueError) as error:
         raise InputError(
-            f"sample points {name!r} cannot be read: {error}. Give a vector file with points."
+            f"sample points {name!r} cannot be read: {cause_of(error)}. Give a vector file with "
+            "points."
         ) from error
     kinds = set(frame.geom_type) if isinstance(frame, geopandas.GeoDataFrame) else {"no geometry"}
     if kinds != {"Point"}:

@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from geoseg.checkpoint import file_sha256
 from geoseg.errors import InputError
+from geoseg.raster.gdal import cause_of
 from geoseg.raster.georef import Georef
 from geoseg.types import BBox, ValidMask, Window
 
@@ -90,7 +91,8 @@ def load_area(path: Path, georef: Georef, raster_name: str) -> Area:
         frame = geopandas.read_file(path)
     except (DataSourceError, OSError) as error:
         raise InputError(
-            f"area file {str(path)!r} cannot be read: {error}. Give a vector file with polygons."
+            f"area file {str(path)!r} cannot be read: {cause_of(error)}. Give a vector file with "
+            "polygons."
         ) from error
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise InputError(f"area file {str(path)!r}: expected polygons; got a table. Draw the area.")

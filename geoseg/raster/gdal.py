@@ -30,12 +30,13 @@ def network_environment() -> rasterio.Env:
 
 
 def cause_of(error: BaseException) -> str:
-    """Return GDAL's own words for an error, without the final stop."""
+    """Return GDAL's own words for an error as they go into a sentence: without the final stop."""
     cause: BaseException = error
     while isinstance(cause, RasterioIOError) and cause.__cause__ is not None:
         cause = cause.__cause__
     text = getattr(cause, "errmsg", None) or str(cause)
-    return " ".join(text.split()).rstrip(".") or type(cause).__name__
+    # What pyogrio appends to a message of GDAL's, it appends after the stop.
+    return " ".join(text.split()).replace(".; ", "; ").rstrip(" .:") or type(cause).__name__
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from geoseg.convert import class_color
 from geoseg.data.patches import PatchGrid
 from geoseg.errors import InputError, UsageError
+from geoseg.raster.gdal import cause_of
 from geoseg.spec import ClassSpec
 from geoseg.train.label_place import find_on_raster
 
@@ -123,8 +124,8 @@ def _read_polygons(path: Path) -> geopandas.GeoDataFrame:
         frame = read(path)
     except (DataSourceError, OSError, ValueError) as error:
         raise InputError(
-            f"label file {str(path)!r} cannot be read: {error}. Give a vector file with polygons, "
-            "or a raster of class ids."
+            f"label file {str(path)!r} cannot be read: {cause_of(error)}. Give a vector file with "
+            "polygons, or a raster of class ids."
         ) from error
     if not isinstance(frame, geopandas.GeoDataFrame):
         raise InputError(f"label file {str(path)!r}: expected polygons; got a table without any.")

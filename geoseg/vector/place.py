@@ -15,7 +15,7 @@ from rasterio.crs import CRS
 from rasterio.warp import transform as transform_points
 
 from geoseg.errors import GeoreferenceError
-from geoseg.raster.gdal import GDAL_ERRORS
+from geoseg.raster.gdal import GDAL_ERRORS, cause_of
 from geoseg.vector.geodesic import (
     Rings,
     authalic_radius2,
@@ -165,7 +165,7 @@ def _to_degrees(crs: CRS, xs: Float64, ys: Float64) -> tuple[Float64, Float64]:
         transformer = Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
     except (CRSError, ProjError) as error:
         raise GeoreferenceError(
-            f"the map's place cannot be related to the ground: {str(error).rstrip('.')}. Check "
+            f"the map's place cannot be related to the ground: {cause_of(error)}. Check "
             "the CRS; a local one must be taken away, and lengths are pixels then."
         ) from error
     lon, lat = transformer.transform(xs, ys)

@@ -18,6 +18,7 @@ import numpy as np
 from rasterio.crs import CRS
 
 from geoseg.errors import DiskFullError, GeosegError, InputError, MachineError
+from geoseg.raster.gdal import cause_of
 from geoseg.vector.classes import ClassTable
 from geoseg.vector.complete import is_complete
 from geoseg.vector.fields import GEOMETRY, Features, record_batch, schema
@@ -112,7 +113,7 @@ def _write_by_gdal(path: Path, plan: LayerPlan, batches: Iterable[Features]) -> 
             # Arrow knows only the text of an error that the features raised.
             if stream.error is not None:
                 raise stream.error from None
-            raise MachineError(f"{path.name!r} cannot be written: {error}") from error
+            raise MachineError(f"{path.name!r} cannot be written: {cause_of(error)}.") from error
         finally:
             pyogrio.set_gdal_config_options(dict.fromkeys(BOUNDED))
     if not is_complete(path, stream.features, pyogrio):
@@ -255,7 +256,9 @@ def machine_errors(folder: Path) -> Iterator[None]:
     except (OSError, sqlite3.Error) as error:
         if _is_full(folder) or getattr(error, "errno", None) == 28:
             raise _disk_full(folder) from error
-        raise MachineError(f"{str(folder.parent)!r} cannot be written: {error}.") from error
+        raise MachineError(
+            f"{str(folder.parent)!r} cannot be written: {cause_of(error)}."
+        ) from error
 
 
 def _is_full(folder: Path) -> bool:

@@ -174,7 +174,7 @@ def test_a_file_that_is_no_vector_file_is_named(make_raster, tmp_path):
     make_raster(np.ones((1, 9, 9), np.uint8), "images/a.tif")
     path = tmp_path / "labels.gpkg"
     path.write_text("no")
-    with pytest.raises(InputError, match=r"labels\.gpkg' cannot be read"):
+    with pytest.raises(InputError, match=r"labels\.gpkg' cannot be read: .*[^.]\. Give a vector"):
         pairs_of(tmp_path / "images", path)
 
 

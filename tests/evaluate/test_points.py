@@ -97,5 +97,8 @@ def test_what_are_no_points_is_refused(write, class_map, tmp_path):
         load(tmp_path / "discs.gpkg", class_map)
     with pytest.raises(InputError, match=r"'.*nowhere.gpkg' cannot be read"):
         load(tmp_path / "nowhere.gpkg", class_map)
+    (tmp_path / "text.gpkg").write_text("no")
+    with pytest.raises(InputError, match=r"cannot be read: .*[^.]\. Give a vector"):
+        load(tmp_path / "text.gpkg", class_map)
     with pytest.raises(GeoreferenceError, match=r"the map has none"):
         load_points(PointOptions(path, "simple"), "", CLASSES)

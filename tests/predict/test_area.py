@@ -142,6 +142,9 @@ def test_refusals(make_raster, tmp_path):
 
     with pytest.raises(InputError, match="area file .* cannot be read"):
         run(aoi=tmp_path / "none.gpkg")
+    (tmp_path / "text.gpkg").write_text("no")  # GDAL's words end with a hint and a full stop
+    with pytest.raises(InputError, match=r"cannot be read: .* format; .*[^.]\. Give a vector file"):
+        run(aoi=tmp_path / "text.gpkg")
     points = geopandas.GeoDataFrame(geometry=[Point(500001, 4999999)], crs="EPSG:32633")
     points.to_file(tmp_path / "points.gpkg")
     with pytest.raises(InputError, match="expected polygons; got none"):

@@ -114,3 +114,6 @@ def test_lines_and_unreadable_files_are_refused(tmp_path):
         read_lesson(tmp_path / "lines.gpkg", KNOWN)
     with pytest.raises(InputError, match="cannot be read"):
         read_lesson(tmp_path / "missing.gpkg", KNOWN)
+    (tmp_path / "text.gpkg").write_text("no")
+    with pytest.raises(InputError, match=r"cannot be read: .*[^.]\. Give a vector"):
+        read_lesson(tmp_path / "text.gpkg", KNOWN)
