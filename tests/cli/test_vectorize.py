@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 
+import geopandas
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
+import shapely
 from pandas.testing import assert_frame_equal
 
 from geoseg.errors import InterruptedRunError
@@ -184,19 +187,31 @@ def test_predict_keeps_a_confidence_that_was_asked_for(geoseg, model, scene, tmp
 
 
 @pytest.fixture
-def stopped(geoseg, model, scene, tmp_path, monkeypatch):
-    """Return a command that was stopped between its map and the polygons."""
+def stop(geoseg, model, tmp_path, monkeypatch):
+    """Return a function that stops a prediction of rasters between its map and the polygons.
 
-    def stop(*_, **__):
+    It gives the command.
+    """
+
+    def stopped_now(*_, **__):
         raise InterruptedRunError("stopped")
 
-    words = ("predict", model, scene, tmp_path / "m.tif", "--vector", tmp_path / "v.fgb")
-    with monkeypatch.context() as patch:
-        patch.setattr("geoseg.vector.vectorize_raster", stop)
-        done = geoseg(*words, "--progress=none")
-    assert (done.code, done.lines) == (130, [])
-    assert done.err == "geoseg: stopped. The map is finished: give --resume to make its polygons.\n"
-    return words
+    def run(*rasters):
+        words = ("predict", model, *rasters, tmp_path / "m.tif", "--vector", tmp_path / "v.fgb")
+        with monkeypatch.context() as patch:
+            patch.setattr("geoseg.vector.vectorize_raster", stopped_now)
+            done = geoseg(*words, "--progress=none")
+        assert (done.code, done.lines) == (130, [])
+        assert done.err.startswith("geoseg: stopped. The map is finished: give --resume to make ")
+        return words
+
+    return run
+
+
+@pytest.fixture
+def stopped(stop, scene):
+    """Return the command of a prediction that was stopped between its map and the polygons."""
+    return stop(scene)
 
 
 def test_polygons_that_were_not_made_are_made_later(geoseg, model, scene, tmp_path, stopped):
@@ -238,6 +253,36 @@ def test_polygons_of_another_run_s_map_are_not_made(geoseg, scene, stopped, tmp_
     done = geoseg(command, model, scene, *rest, *more, "--resume")
     assert (done.code, "m.tif' exists. Give --overwrite" in done.err) == (2, True)
     assert not (tmp_path / "v.fgb").exists()
+
+
+@pytest.mark.parametrize("ways", [("--stack", "--mosaic"), ("--mosaic", "--stack")])
+def test_polygons_of_rasters_put_together_otherwise_are_not_made(
+    geoseg, scene, stop, tmp_path, ways
+):
+    before, now = ways
+    other = tmp_path / "other.tif"
+    shutil.copy(scene, other)
+    command = stop(scene, other, "--bands", "1,2,3", before)
+    done = geoseg(*(now if word == before else word for word in command), "--resume")
+    assert (done.code, "m.tif' exists. Give --overwrite" in done.err) == (2, True)
+    assert not (tmp_path / "v.fgb").exists()
+    assert geoseg(*command, "--resume").code == 0
+
+
+def test_polygons_of_another_area_s_map_are_not_made(geoseg, scene, stop, tmp_path):
+    with rasterio.open(scene) as dataset:
+        bounds, crs = dataset.bounds, dataset.crs
+    field = shapely.box(*bounds).buffer(-6)
+    geopandas.GeoSeries([field], crs=crs).to_file(tmp_path / "field.geojson")
+    command = stop(scene, "--aoi", tmp_path / "field.geojson")
+    kept = (tmp_path / "field.geojson").rename(tmp_path / "kept.geojson")
+    geopandas.GeoSeries([field.buffer(-1)], crs=crs).to_file(tmp_path / "field.geojson")
+    done = geoseg(*command, "--resume")
+    assert (done.code, "m.tif' exists. Give --overwrite" in done.err) == (2, True)
+    assert not (tmp_path / "v.fgb").exists()
+    kept.replace(tmp_path / "field.geojson")
+    assert geoseg(*command, "--resume").code == 0
+    assert read(tmp_path / "v.fgb").total_bounds == pytest.approx(field.bounds, abs=1)
 
 
 @pytest.mark.parametrize("where", ["run.finish_map", "vectorize_raster"])
