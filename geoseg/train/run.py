@@ -18,6 +18,7 @@ from geoseg.data.loaders import StreamDataModule
 from geoseg.errors import UsageError
 from geoseg.evaluate.report import write_training_report
 from geoseg.listener import Listener
+from geoseg.models import MODELS
 from geoseg.segmenter import Segmenter
 from geoseg.spec import Architecture
 from geoseg.train.averaging import AveragedTask
@@ -101,7 +102,7 @@ def train(
         network, first_convolution = build_network(config)
     spec = build_spec(config, data, first_convolution)
     if own is not None:
-        spec = replace(spec, architecture=Architecture(type(own).__name__))
+        spec = replace(spec, architecture=Architecture(own_name(own)))
     segmenter = Segmenter(network, spec)
     config = settle_batch_size(config, segmenter, device=device, resume=resume)
     data.batch_size = int(config.trainer.batch_size)
@@ -120,7 +121,8 @@ def train(
         if warn_of_leaks and data.val_split is not None:
             for leak in check_leak(data.train_split, data.val_split):
                 logger.warning("%s", leak)
-        listener.start(describe(config, data, str(trainer.strategy.root_device), done or 0))
+        place = str(trainer.strategy.root_device)
+        listener.start(describe(config, data, spec.architecture.name, device=place, done=done or 0))
     fit(trainer, task, data, out / LAST if resume else None)
     return finish(config, trainer, task, data, keep, own=own)
 
@@ -180,8 +182,14 @@ def begin(config: RunConfig, out: Path, *, resume: bool) -> None:
         (out / CONFIG).write_text(dump_config(config), "utf-8")
 
 
+def own_name(network: nn.Module) -> str:
+    """Return what a network of the user's own is called: its class, as none of ours is called."""
+    kind = type(network)
+    return f"{kind.__module__}.{kind.__name__}" if kind.__name__ in MODELS else kind.__name__
+
+
 def describe(
-    config: RunConfig, data: SegmentationDataModule, device: str, done: int
+    config: RunConfig, data: SegmentationDataModule, model: str, *, device: str, done: int
 ) -> dict[str, Any]:
     """Return the plan that a listener is told, with what it should know of the data."""
     options, val = config.trainer, data.val_split
@@ -190,14 +198,14 @@ def describe(
             logger.warning("%s", note)
     return {
         "unit": "steps",
-        "model": config.model.name,
+        "model": model,
         "steps": options.steps,
         "done": done,
         "batch_size": data.batch_size,
         "device": device,
         "precision": options.precision,
         "sentence": (
-            f"{config.model.name}: {options.steps} steps of {data.batch_size} crops of "
+            f"{model}: {options.steps} steps of {data.batch_size} crops of "
             f"{config.augment.crop_px} px, {len(data.classes)} classes, "
             f"{len(data.train_split.names)} images to train and "
             f"{0 if val is None else len(val.names)} to validate on, {device}"

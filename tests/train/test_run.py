@@ -399,6 +399,17 @@ def test_bfloat16_is_measured(make_run):
     assert abs(record.miou_delta) < 50
 
 
+def test_a_network_of_ones_own_that_is_called_like_ours_is_not_taken_for_it(make_run):
+    kind, listener = type("segman_t", (torch.nn.Conv2d,), {"__module__": "mine"}), Hearing()
+    network = kind(3, 5, 3, padding=1)
+    result = train(make_run(steps=1, batch_size=2), network=network, listener=listener)
+    assert read_spec(result.model).architecture.name == "mine.segman_t"
+    assert listener.plans[0]["model"] == "mine.segman_t"
+    assert listener.plans[0]["sentence"].startswith("mine.segman_t: 1 steps")
+    with pytest.raises(ModelFileError, match="build the network in Python"):
+        load_model(result.model)
+
+
 def test_a_network_of_ones_own_is_trained(make_run):
     torch.manual_seed(0)
     network = torch.nn.Conv2d(3, 5, 3, padding=1)
