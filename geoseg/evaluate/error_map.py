@@ -1,6 +1,7 @@
 """The error map: where a map is right, and what it took for what where it is not."""
 
 import contextlib
+import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -115,6 +116,7 @@ def open_error_map(
     blocks = _blocks_path(path)
     try:
         with _machine_errors(path), quiet_georeference():
+            _sweep(path)
             dataset = rasterio.open(blocks, "w", **profile)
             dataset.write_colormap(1, {c.id: _rgb(c.color) for c in codes.legend()})
             if georef.gcps:
@@ -149,13 +151,18 @@ def publish_error_map(path: Path, codes: ErrorCodes, confusion: Counts) -> Path:
             for side, text in zip(sidecars(path), (pam_text(layer), qml_text(layer)), strict=True):
                 side.write_text(text, encoding="utf-8")
     finally:
-        for left in (blocks, made, *(blocks.with_name(blocks.name + ".aux.xml"),)):
-            left.unlink(missing_ok=True)
+        _sweep(path)
     return path
 
 
 def _blocks_path(path: Path) -> Path:
     return path.with_name(f".{path.stem}.part.tif")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what lies beside a map until it is published, by this run or one that was killed."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.part.*"):
+        left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

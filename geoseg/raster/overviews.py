@@ -51,6 +51,9 @@ def with_overviews(
         def own(suffix: str) -> Path:
             path = source.with_name(f"{out.name}.{suffix}")
             stack.callback(path.unlink, missing_ok=True)
+            # A killed run may have left one. With a VRT that it replaces, GDAL deletes what the
+            # VRT names: the overviews just made.
+            path.unlink(missing_ok=True)
             return path
 
         with rasterio.open(source) as dataset:

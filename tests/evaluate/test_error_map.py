@@ -87,6 +87,19 @@ def test_the_map_is_a_cog_with_named_values(tmp_path, georef):
     assert "class 2, mapped as class 1" not in style
 
 
+def test_what_a_killed_run_left_beside_the_map_goes_with_the_next_one(tmp_path, georef):
+    codes, path = ErrorCodes(classes(3)), tmp_path / "error_map.tif"
+    for name in ("part.tif", "part.tif.aux.xml", "part.cog", "part.cog.vrt", "part.cog.ovr-9.tif"):
+        (tmp_path / f".error_map.{name}").touch()
+    values = np.zeros((700, 600), np.uint8)
+    with open_error_map(path, codes, georef, values.shape) as writer:
+        assert [p.name for p in tmp_path.glob(".*")] == [".error_map.part.tif"]
+        writer.add(Window(0, 0, 700, 600), values, values)
+    publish_error_map(path, codes, np.ones((3, 3), np.int64))
+    assert cog_validate(path, quiet=True)[0]
+    assert list(tmp_path.glob(".*")) == []
+
+
 @pytest.mark.parametrize("kind", ["gcps", "rpcs"])
 def test_control_points_and_rpcs_are_kept(tmp_path, kind):
     name = {"gcps": "byte_gcp.tif", "rpcs": "byte_rpc.tif"}[kind]

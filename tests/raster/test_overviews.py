@@ -117,3 +117,21 @@ def test_what_was_made_on_the_way_goes_when_it_fails(tmp_path):
             assert dataset.overviews(1) == [2, 4]
         raise ZeroDivisionError
     assert [p.name for p in tmp_path.iterdir()] == ["map.tif"]
+
+
+def test_overviews_that_a_killed_run_left_do_no_harm(tmp_path):
+    values = np.random.default_rng(0).integers(0, 4, (1, 200, 180)).astype(np.uint8)
+    source, out = write(tmp_path / "blocks.tif", values), tmp_path / "made.tif"
+
+    def build():
+        return with_overviews(source, out, CLASSES, least_px=64, threads=1)
+
+    with build():
+        left = {path: path.read_bytes() for path in tmp_path.glob("made.tif.*")}
+    for path, content in left.items():
+        path.write_bytes(content)
+    with build() as vrt:
+        assert {path: path.read_bytes() for path in tmp_path.glob("made.tif.*")} == left
+        with rasterio.open(vrt) as dataset:
+            assert dataset.overviews(1) == [2, 4]
+    assert list(tmp_path.glob("made.tif.*")) == []
