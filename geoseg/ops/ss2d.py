@@ -51,6 +51,7 @@ def ss2d(
     parameters = [cast(p, dtype) for p in (dt_projs_weight, dt_projs_bias, A_logs, Ds)]
     with without_autocast(x.device.type):
         if name == "cuda" and x.dtype != dtype:
+            x = x.contiguous()
             q = library.ss2d_project(x, weight)  # (N, H, W, 4*(R+2S))
         else:
             q = F.linear(cast(x, dtype), weight)
