@@ -3,8 +3,9 @@
     python -m tests.benchmarks.training.compare OUT [--data dubai] [--models NAME ...] \
         [key.sub=value ...]
 
-Every network is trained as `geoseg train configs/segnext_t_dubai.yaml` does it: random weights,
-data, augmentation, batches, steps and optimiser are the same. The learning rate is the one value
+Every network is trained as `geoseg train configs/segnext_t_dubai.yaml` does it: data, augmentation,
+batches, steps and optimiser are the same, and so are random weights to start from, with
+model.weights=null; peers have no other start. The learning rate is the one value
 that is chosen per network, on the validation images, among the same few for all (``--rates``).
 Runs that are finished in OUT are not repeated, so the comparison can be made in pieces;
 ``curves.png`` in OUT is drawn last. Run it where ``data/`` holds the sets.
@@ -171,8 +172,9 @@ def configure(given: argparse.Namespace, name: str, seed: int, rate: float) -> R
     own = name if name in OWN else OWN[0]
     config = parse_config(CONFIGS / f"{own}_{given.data}.yaml", given.overrides)
     optim = replace(config.optim, lr=rate)
+    model = config.model if name in OWN else replace(config.model, weights=None)
     out = given.out / f"{name}-{rate:g}-{seed}"
-    return replace(config, out=str(out), seed=seed, optim=optim)
+    return replace(config, out=str(out), seed=seed, optim=optim, model=model)
 
 
 if __name__ == "__main__":
