@@ -96,6 +96,8 @@ def test_ctrl_c_before_the_command_line_is_there(tmp_path):
     for way in ways:
         code = (
             "import runpy, signal, sys\n"
+            # As Python begins; a job in the background inherits that it is ignored.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "class CtrlC:\n"
             "    def find_spec(self, name, *_):\n"
             "        if name == 'rich.console': signal.raise_signal(signal.SIGINT)\n"
