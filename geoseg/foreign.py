@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geoseg.checkpoint import file_sha256
 from geoseg.errors import BackendUnavailableError, ModelFileError
+from geoseg.model_files import file_sha256
 from geoseg.segmenter import Segmenter
 from geoseg.spec import INPUT_KEY, SPEC_KEY, ModelSpec, OutputKind
 from geoseg.stac_mlm import spec_from_deepness, spec_from_mlm

@@ -12,9 +12,9 @@ from geoseg.checkpoint import (
     load_network,
     read_spec,
     save_model,
-    shipped_models,
 )
 from geoseg.errors import ModelFileError
+from geoseg.model_files import shipped_models
 from geoseg.models import create_classifier, create_model
 from geoseg.segmenter import Segmenter
 from geoseg.spec import Architecture

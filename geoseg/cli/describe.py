@@ -12,6 +12,7 @@ from geoseg.cli.dataset import dataset_lines, describe_dataset
 from geoseg.cli.events import JsonListener, ProgressKind, Stop, listening
 from geoseg.cli.options import BANDS, progress_options
 from geoseg.errors import GeoreferenceError, GeosegError, InputError, RasterReadError, UsageError
+from geoseg.model_files import find_model, read_spec, shipped_models
 from geoseg.types import BandIndexes
 
 MODEL_SUFFIXES = {".safetensors", ".onnx", ".pt2"}
@@ -74,9 +75,13 @@ def command(
 
 def describe_model(model: str) -> dict[str, Any]:
     """Return a model's record as JSON values."""
-    from geoseg.predict.model import load_record
+    if Path(model).suffix.lower() == ".safetensors" or model in shipped_models():
+        spec = read_spec(find_model(model))
+    else:
+        from geoseg.predict.model import load_record
 
-    return {"kind": "model", **json.loads(load_record(model).to_json())}
+        spec = load_record(model)
+    return {"kind": "model", **json.loads(spec.to_json())}
 
 
 def describe_raster(name: str) -> dict[str, Any]:
@@ -126,8 +131,6 @@ def describe_raster(name: str) -> dict[str, Any]:
 
 
 def _is_model(file: str) -> bool:
-    from geoseg.checkpoint import shipped_models
-
     return Path(file).suffix.lower() in MODEL_SUFFIXES or file in shipped_models()
 
 

@@ -33,11 +33,8 @@ def models_record() -> dict[str, Any]:
     """Return shipped models, buildable networks and published files as JSON values."""
     from dataclasses import asdict
 
-    import torch
-
-    from geoseg.checkpoint import read_spec, shipped_models
-    from geoseg.models import create_model, list_models
-    from geoseg.models.weights import OFFICIAL_FILES
+    from geoseg.model_files import read_spec, shipped_models
+    from geoseg.published import OFFICIAL_FILES, PARAMETERS
 
     shipped = []
     for name, path in shipped_models().items():
@@ -53,11 +50,6 @@ def models_record() -> dict[str, Any]:
                 "gsd_m": spec.gsd_m,
             }
         )
-    networks = []
-    for name in list_models():
-        with torch.device("meta"):
-            network = create_model(name, num_classes=2)
-        count = sum(p.numel() for p in network.parameters())
-        networks.append({"name": name, "parameters": count})
+    networks = [{"name": name, "parameters": count} for name, count in PARAMETERS.items()]
     official = [asdict(file) for file in OFFICIAL_FILES]
     return {"shipped": shipped, "networks": networks, "official": official}

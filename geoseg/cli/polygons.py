@@ -121,7 +121,7 @@ def _key(
     model: str, inputs: Sequence[str], options: PredictOptions, class_map: Path, *, stacked: bool
 ) -> str:
     """Return a hash of what decides on a prediction's files."""
-    from geoseg.checkpoint import file_sha256, find_model
+    from geoseg.model_files import file_sha256, find_model
 
     same = replace(options, resume=False, overwrite=False, readers=None, max_memory_bytes=0)
     files = [*inputs, *([str(options.aoi)] if options.aoi else [])]

@@ -247,7 +247,7 @@ def _only_job(
 
 def _is_finished(model: str, target: Path, options: PredictOptions) -> bool:
     """Return whether an earlier run of several rasters has finished this one with this model."""
-    from geoseg.checkpoint import file_sha256, find_model
+    from geoseg.model_files import file_sha256, find_model
     from geoseg.predict.parts import MANIFEST, parts_folder
     from geoseg.raster.reader import open_raster
 

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geoseg.checkpoint import find_model, load_network, save_model
+from geoseg.checkpoint import load_network, save_model
 from geoseg.errors import UsageError
 from geoseg.evaluate.record import Calibration, ReliabilityBin
+from geoseg.model_files import find_model
 from geoseg.segmenter import Segmenter
 
 BINS = 15

@@ -4,18 +4,16 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import geopandas
 import numpy as np
 import shapely
 from affine import Affine
-from pyogrio.errors import DataSourceError
 from rasterio.features import rasterize
 from shapely import STRtree
 from shapely.affinity import affine_transform
 from shapely.geometry.base import BaseGeometry
 
-from geoseg.checkpoint import file_sha256
 from geoseg.errors import InputError
+from geoseg.model_files import file_sha256
 from geoseg.raster.gdal import cause_of
 from geoseg.raster.georef import Georef
 from geoseg.types import BBox, ValidMask, Window
@@ -87,6 +85,10 @@ def load_area(path: Path, georef: Georef, raster_name: str) -> Area:
     Raises:
         InputError: unreadable, without polygons, or in no CRS that can be related to the raster's.
     """
+    # pandas takes most of a second to import, which a run without an area file need not wait for.
+    import geopandas
+    from pyogrio.errors import DataSourceError
+
     try:
         frame = geopandas.read_file(path)
     except (DataSourceError, OSError) as error:

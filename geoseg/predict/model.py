@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from geoseg.checkpoint import find_model, load_model, read_spec
+from geoseg.checkpoint import load_model, read_spec
 from geoseg.errors import BackendUnavailableError, ModelFileError, UsageError
+from geoseg.model_files import find_model
 from geoseg.models.folding import FOLDABLE, fold_for_inference
 from geoseg.segmenter import DTYPES, Segmenter
 from geoseg.spec import ModelSpec

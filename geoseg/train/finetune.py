@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from geoseg.checkpoint import find_model, load_network, save_model
+from geoseg.checkpoint import load_network, save_model
 from geoseg.config import PredictOptions
 from geoseg.config.run import DataConfig, FilesConfig, RunConfig
 from geoseg.data.build import build_split
@@ -29,6 +29,7 @@ from geoseg.errors import (
 from geoseg.evaluate.metrics import ConfusionMatrix, scores
 from geoseg.evaluate.protocol import infer_benchmark
 from geoseg.listener import Listener
+from geoseg.model_files import find_model
 from geoseg.models import create_model
 from geoseg.predict.place import native_gsd
 from geoseg.raster import check_input, inspect_raster, open_raster

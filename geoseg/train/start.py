@@ -6,9 +6,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from geoseg.checkpoint import find_model, load_network, shipped_models
+from geoseg.checkpoint import load_network
 from geoseg.config.run import ModelConfig
 from geoseg.convert import load_checkpoint
+from geoseg.model_files import find_model, shipped_models
 from geoseg.models.weights import FIRST_CONVOLUTIONS, load_official_weights, official_layout
 
 logger = logging.getLogger(__name__)

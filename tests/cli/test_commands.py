@@ -16,6 +16,7 @@ import geoseg as package
 from geoseg.checkpoint import read_spec
 from geoseg.cli.main import COMMANDS, cli
 from geoseg.cli.options import parse_size
+from tests.conftest import ROOT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 import rule
@@ -40,11 +41,21 @@ def test_help_and_version(geoseg):
     assert geoseg("no-such-command").code == 2
 
 
-def test_help_does_not_wait_for_torch():
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "--help"],
+        ["models"],
+        ["describe", "demo-buildings-banepa"],
+        ["describe", str(ROOT / "geoseg" / "assets" / "banepa_scene.tif")],
+    ],
+    ids=["help", "models", "model", "raster"],
+)
+def test_what_needs_no_torch_does_not_wait_for_it(arguments):
     code = (
         "import sys\n"
         "from geoseg.cli.main import main\n"
-        "try: main(['predict', '--help'])\n"
+        f"try: main({arguments!r})\n"
         "except SystemExit: pass\n"
         "print('torch' in sys.modules, file=sys.stderr)"
     )
@@ -56,7 +67,7 @@ def test_no_memory_is_a_sentence(geoseg, monkeypatch):
     def hungry(*_):
         raise MemoryError
 
-    monkeypatch.setattr("geoseg.checkpoint.shipped_models", hungry)
+    monkeypatch.setattr("geoseg.model_files.shipped_models", hungry)
     done = geoseg("models")
     assert done.code == 4
     assert done.err.startswith("geoseg: the machine has no memory left. ")

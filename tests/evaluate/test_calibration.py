@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchmetrics.functional.classification as peer
 
-from geoseg.checkpoint import find_model, load_model, read_spec
+from geoseg.checkpoint import load_model, read_spec
 from geoseg.errors import UsageError
 from geoseg.evaluate.calibration import (
     PixelSample,
@@ -19,6 +19,7 @@ from geoseg.evaluate.calibration import (
     reliability,
     store_temperature,
 )
+from geoseg.model_files import find_model
 from tests.conftest import levels_model
 
 

@@ -7,6 +7,7 @@ from geoseg.errors import UsageError
 from geoseg.models import MODELS, create_classifier, create_model, list_models
 from geoseg.models.hamburger import Hamburger
 from geoseg.models.layers import DropPath
+from geoseg.published import PARAMETERS as LISTED
 
 PARAMETERS = {  # 150 classes, counted on the official models
     "segnext_t": 4_263_414,
@@ -50,6 +51,11 @@ class NetworkSuite:
         assert sum(p.numel() for p in network.parameters()) == PARAMETERS[self.name]
         encoder = sum(p.numel() for p in network.encoder.parameters())
         assert encoder == ENCODER_PARAMETERS[self.name]
+
+    def test_listed_parameter_count(self, network):
+        of_a_class = network.decoder.conv_seg.weight[0].numel() + 1
+        of_five = sum(p.numel() for p in network.parameters())
+        assert of_five - 3 * of_a_class == LISTED[self.name]
 
     @pytest.mark.parametrize("index", range(3))
     def test_shapes_at_any_legal_size(self, network, index):

@@ -9,7 +9,7 @@ import torch
 
 from geoseg.checkpoint import load_model
 from geoseg.convert import convert_official
-from geoseg.models.weights import OFFICIAL_FILES
+from geoseg.published import OFFICIAL_FILES
 
 
 @pytest.mark.network

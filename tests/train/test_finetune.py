@@ -68,7 +68,7 @@ def test_a_taught_model_predicts_with_nothing_else(scene, drawn, tmp_path):
 
 
 def load_network_of(name):
-    from geoseg.checkpoint import find_model
+    from geoseg.model_files import find_model
 
     return load_network(find_model(name))
 

@@ -10,7 +10,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from geoseg.checkpoint import find_model, read_spec
+from geoseg.model_files import find_model, read_spec
 from tests.benchmarks.measure import in_child, machine, medians
 from tests.benchmarks.predict.scene import make_scene
 
