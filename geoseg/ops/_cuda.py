@@ -24,8 +24,6 @@ __all__ = [
     "unavailable_reason",
 ]
 
-MIN_CAPABILITY = 75
-
 
 @functools.cache
 def unavailable_reason() -> str | None:
@@ -39,11 +37,12 @@ def unavailable_reason() -> str | None:
 
 
 def _architecture_reason() -> str | None:
-    known = _nvrtc.supported_architectures()
+    """Return why no device can be compiled for: one that can is enough."""
+    refused = []
     for index in range(torch.cuda.device_count()):
         major, minor = torch.cuda.get_device_capability(index)
-        if 10 * major + minor < MIN_CAPABILITY or 10 * major + minor not in known:
-            version = ".".join(map(str, _nvrtc.version()))
-            name = torch.cuda.get_device_name(index)
-            return f"NVRTC {version} compiles nothing for {name} (sm_{major}{minor})"
-    return None
+        if _nvrtc.architecture_for(major, minor) is not None:
+            return None
+        refused.append(f"{torch.cuda.get_device_name(index)} (sm_{major}{minor})")
+    version = ".".join(map(str, _nvrtc.version()))
+    return f"NVRTC {version} compiles nothing for {', '.join(refused)}"

@@ -20,6 +20,7 @@ from geoseg.ops import _nvrtc
 DEFAULT_SHARED_BYTES = 48 * 1024
 # CUdevice_attribute and CUfunction_attribute.
 MAX_SHARED_BYTES_OPTIN = 97
+STATIC_SHARED_BYTES = 1
 MAX_DYNAMIC_SHARED_BYTES = 8
 # CUstreamCaptureMode: loading a module must not end a capture that runs elsewhere.
 CAPTURE_RELAXED = 2
@@ -86,21 +87,32 @@ def _index(device: torch.device) -> int:
 def _function(kernel: Kernel, index: int, shared_bytes: int) -> ctypes.c_void_p:
     """Return a kernel's handle in a device's context, allowed this much shared memory."""
     function, driver = ctypes.c_void_p(), _driver()
-    module = _module(kernel.program, kernel.io, index)
-    name = f"geoseg_{kernel.entry}".encode()
-    status = driver.cuModuleGetFunction(ctypes.byref(function), module, name)
-    _check(status, f"find {kernel.entry}")
-    if shared_bytes > DEFAULT_SHARED_BYTES:
-        most = _most_shared_bytes(index)
-        if shared_bytes > most:
-            raise BackendUnavailableError(
-                f"expected at most {most} bytes of shared memory, all that this device has; "
-                f"{kernel.entry} needs {shared_bytes} for these sizes. Take backend='torch'."
-            )
-        # All of it, so that no later call for other sizes takes it back.
-        status = driver.cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_BYTES, most)
-        _check(status, f"give {kernel.entry} {most} bytes of shared memory")
+    # Drivers may load an entry's code when it is first asked for, not with its module.
+    with _beside_captures():
+        module = _module(kernel.program, kernel.io, index)
+        name = f"geoseg_{kernel.entry}".encode()
+        status = driver.cuModuleGetFunction(ctypes.byref(function), module, name)
+        _check(status, f"find {kernel.entry}")
+        if shared_bytes > DEFAULT_SHARED_BYTES:
+            _allow_shared_memory(kernel.entry, function, index, shared_bytes)
     return function
+
+
+def _allow_shared_memory(
+    entry: str, function: ctypes.c_void_p, index: int, shared_bytes: int
+) -> None:
+    """Let a kernel have all the shared memory there is, so that no later call takes it back."""
+    driver, fixed = _driver(), ctypes.c_int()
+    status = driver.cuFuncGetAttribute(ctypes.byref(fixed), STATIC_SHARED_BYTES, function)
+    _check(status, f"ask for the shared memory of {entry}")
+    most = _most_shared_bytes(index) - fixed.value
+    if shared_bytes > most:
+        raise BackendUnavailableError(
+            f"expected at most {most} bytes of shared memory, all that this device has; "
+            f"{entry} needs {shared_bytes} for these sizes. Take backend='torch'."
+        )
+    status = driver.cuFuncSetAttribute(function, MAX_DYNAMIC_SHARED_BYTES, most)
+    _check(status, f"give {entry} {most} bytes of shared memory")
 
 
 @functools.cache
@@ -116,15 +128,27 @@ def _most_shared_bytes(index: int) -> int:
 @functools.cache
 def _module(program: str, io: int, index: int) -> ctypes.c_void_p:
     major, minor = torch.cuda.get_device_capability(index)
-    cubin = _nvrtc.compile_cached(program, 10 * major + minor, io=io)
-    module, driver = ctypes.c_void_p(), _driver()
-    mode = ctypes.c_int(CAPTURE_RELAXED)
+    architecture = _nvrtc.architecture_for(major, minor)
+    if architecture is None:
+        raise BackendUnavailableError(
+            f"expected a device that NVRTC compiles for; device {index} has compute capability "
+            f"{major}.{minor}. Use another device, or backend='torch'."
+        )
+    cubin = _nvrtc.compile_cached(program, architecture, io=io)
+    module = ctypes.c_void_p()
+    _check(_driver().cuModuleLoadData(ctypes.byref(module), cubin), f"load {program}")
+    return module
+
+
+@contextmanager
+def _beside_captures() -> Iterator[None]:
+    """Let this thread load code for a while without ending a capture that runs somewhere."""
+    driver, mode = _driver(), ctypes.c_int(CAPTURE_RELAXED)
     driver.cuThreadExchangeStreamCaptureMode(ctypes.byref(mode))
     try:
-        _check(driver.cuModuleLoadData(ctypes.byref(module), cubin), f"load {program}")
+        yield
     finally:
         driver.cuThreadExchangeStreamCaptureMode(ctypes.byref(mode))
-    return module
 
 
 @functools.cache

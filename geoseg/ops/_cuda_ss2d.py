@@ -140,7 +140,10 @@ def ss2d_scan_backward(
         launch("ss2d", "ss2d_backward", grid, arguments, x)
     total = sizes.sum(0)  # (4, R + 3, C): rows of dt_weight, dt_bias, A_logs, Ds
     weight = total[:, : rows - 3].transpose(1, 2).contiguous()
-    bias, a_logs, ds = (total[:, i - 3].reshape(t.shape) for i, t in enumerate(given[2:]))
+    # Dense, as their shapes promise to a compiler: a slice of the sums has their strides.
+    bias, a_logs, ds = (
+        total[:, i - 3].reshape(t.shape).contiguous() for i, t in enumerate(given[2:])
+    )
     return dx, added(dq), weight, bias, a_logs, ds
 
 

@@ -8,19 +8,21 @@ import ctypes
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import logging
 import os
 import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from geoseg.errors import BackendUnavailableError
 
 logger = logging.getLogger(__name__)
 
 OPTIONS = ("--std=c++17",)
-# Newest first. PyTorch's wheels bring one of them; a toolkit's are found by the loader.
+OLDEST_ARCHITECTURE = 75  # that the kernels are compiled and tested for
+# PyTorch's wheels bring one of them; a toolkit's are found by the loader.
 MAJOR_VERSIONS = (13, 12)
 
 
@@ -67,6 +69,16 @@ def supported_architectures() -> tuple[int, ...]:
     found = (ctypes.c_int * count.value)()
     _check(lib.nvrtcGetSupportedArchs(found))
     return tuple(found)
+
+
+def architecture_for(major: int, minor: int) -> int | None:
+    """Return the capability, times ten, to compile for a device with this one, or None.
+
+    A program for one minor version runs on later ones of the same major version, which NVRTC may
+    not know yet.
+    """
+    able = [n for n in supported_architectures() if n // 10 == major and n % 10 <= minor]
+    return max((n for n in able if n >= OLDEST_ARCHITECTURE), default=None)
 
 
 def compile_cached(program: str, architecture: int, *, io: int) -> bytes:
@@ -162,17 +174,21 @@ def library_candidates() -> list[str]:
         paths = [path for path in folder.glob(pattern) if ".alt." not in path.name]
         found += [str(path) for path in sorted(paths, reverse=True)]
     names = [
-        f"nvrtc64_{major}0_0.dll" if windows else f"libnvrtc.so.{major}" for major in MAJOR_VERSIONS
+        f"nvrtc64_{major}0_0.dll" if windows else f"libnvrtc.so.{major}"
+        for major in _major_versions()
     ]
     return found + names
 
 
+def _major_versions() -> list[int]:
+    """Return PyTorch's own version first: its driver need not take what a newer one makes."""
+    own = (torch.version.cuda or "").partition(".")[0]
+    return sorted(MAJOR_VERSIONS, key=lambda major: str(major) != own)
+
+
 def _library_folders() -> list[Path]:
-    folders: list[Path] = []
-    torch = importlib.util.find_spec("torch")
-    if torch is not None and torch.origin is not None:
-        folders.append(Path(torch.origin).parent / "lib")
-    for major in MAJOR_VERSIONS:
+    folders = [Path(torch.__file__).parent / "lib"]
+    for major in _major_versions():
         for name in (f"nvidia-cuda-nvrtc-cu{major}", "nvidia-cuda-nvrtc"):
             try:
                 files = importlib.metadata.files(name) or []

@@ -132,9 +132,13 @@ struct Quad {
         for (int c = 0; c < WIDTH; c += 4) {
             const Float4 v = *reinterpret_cast<const Float4 *>(other + c);
 #pragma unroll
-            for (int i = 0; i < GROUP; ++i)
-                sum[i] += at[i][c] * v.x + at[i][c + 1] * v.y + at[i][c + 2] * v.z +
-                          at[i][c + 3] * v.w;
+            for (int i = 0; i < GROUP; ++i) {
+                // One by one: a sum of products would be a product, and additions, more.
+                sum[i] += at[i][c] * v.x;
+                sum[i] += at[i][c + 1] * v.y;
+                sum[i] += at[i][c + 2] * v.z;
+                sum[i] += at[i][c + 3] * v.w;
+            }
         }
         return {sum[0], sum[1], sum[2], sum[3]};
     }
@@ -205,14 +209,23 @@ template <int WIDTH>
 GEOSEG_INLINE void read_strip(const Na2dTile<WIDTH> &t, const Io *map, const int64 *strides,
                               bool turn, int y, int x0, int count, int thread, float *strip) {
     const int pairs = t.slices * WIDTH / 2;
-    for (int i = thread; i < count * pairs; i += t.threads) {
-        const int x = x0 + i / pairs, c = 2 * (i % pairs);
+    // Counted along: a division per element costs more than reading it.
+    const int columns = t.threads / pairs, rest = t.threads - columns * pairs;
+    int column = thread / pairs, pair = thread - column * pairs;
+    while (column < count) {
+        const int x = x0 + column, c = 2 * pair;
         Pair value = read_pair(strides ? t.pixel(map, strides, y, x) : t.dense(map, y, x), c,
                                t.a.dim);
         if (turn && c < t.a.dim) value = turned(value, turn_of(t.a, y, x, c));
-        float *to = strip + (x - x0) * t.pitch() + c;
+        float *to = strip + column * t.pitch() + c;
         to[0] = value.even;
         to[1] = value.odd;
+        column += columns;
+        pair += rest;
+        if (pair >= pairs) {
+            pair -= pairs;
+            ++column;
+        }
     }
 }
 

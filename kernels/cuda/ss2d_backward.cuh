@@ -49,14 +49,14 @@ GEOSEG_INLINE void recompute_chunk(const Ss2dGradients &s, const Ss2dArguments &
     const Io *inputs = ss2d_image(a.x, a, place, channel.index);
 #pragma unroll 1
     for (int i0 = 0; i0 < BACKWARD_STEPS; i0 += SCAN_GROUP) {
-        float z[SCAN_GROUP], x[SCAN_GROUP];
+        float z[SCAN_GROUP], dt[SCAN_GROUP], x[SCAN_GROUP];
         project_steps(s.tile, walk, i0, thread, channel.bias, z);
+        step_sizes(walk, i0, place.count, z, dt);
         read_steps(s.tile, inputs, walk, i0, x);
 #pragma unroll
         for (int i = 0; i < SCAN_GROUP; ++i) {
             const int step = walk.at(i0 + i);
-            const float dt = step < place.count ? softplus2(z[i]) : 0.0f;
-            h = exp2_of(dt * channel.rate) * h + dt * s.tile.b(step) * x[i];
+            h = exp2_of(dt[i] * channel.rate) * h + dt[i] * s.tile.b(step) * x[i];
             s.z(step, thread) = z[i];
             s.h(step, thread) = h;
         }

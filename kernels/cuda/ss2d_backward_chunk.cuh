@@ -78,18 +78,17 @@ GEOSEG_INLINE void sum_chunk(const Ss2dChunk<0> &tile, const Ss2dArguments &a,
     float sum = 0.0f, h = 0.0f, decay = 1.0f, adjoint = 0.0f;
 #pragma unroll 1
     for (int i0 = 0; i0 < BACKWARD_STEPS; i0 += SCAN_GROUP) {
-        float z[SCAN_GROUP], x[SCAN_GROUP], dy[SCAN_GROUP];
+        float z[SCAN_GROUP], dt[SCAN_GROUP], x[SCAN_GROUP], dy[SCAN_GROUP];
         project_steps(tile, walk, i0, thread, channel.bias, z);
+        step_sizes(walk, i0, place.count, z, dt);
         read_steps(tile, inputs, walk, i0, x);
         read_steps(tile, gradients, walk, i0, dy);
 #pragma unroll
         for (int i = 0; i < SCAN_GROUP; ++i) {
             const int step = walk.at(i0 + i);
-            // A step of 0 changes nothing: what the steps past the end of the map must do.
-            const float dt = step < place.count ? softplus2(z[i]) : 0.0f;
-            const float factor = exp2_of(dt * channel.rate);
-            h = factor * h + dt * tile.b(step) * x[i];
-            sum += dt;
+            const float factor = exp2_of(dt[i] * channel.rate);
+            h = factor * h + dt[i] * tile.b(step) * x[i];
+            sum += dt[i];
             decay *= factor;
             adjoint += decay * tile.c(step) * dy[i];
         }

@@ -9,6 +9,7 @@
 namespace geoseg {
 
 constexpr int SCAN_GROUP = 4;  // steps whose projections are computed together
+constexpr float NO_STEP = -1e30f;  // its softplus is exactly 0
 
 struct Ss2dArguments {
     const Io *x;              // (N, L, C)
@@ -67,30 +68,67 @@ struct Ss2dTile {
     GEOSEG_INLINE float *rest() const { return &weight(rank4, 0); }
 };
 
-// Reads q, B and C of a direction by all threads of a block together. `pixel_at` tells a step's pixel in
-// the image; below 0 there is none, and the step gets zeros.
+// A thread's places in a dense matrix of `width` columns that a block reads together. Counted along,
+// because a division per element costs more than all the rest.
+template <int THREADS>
+struct Cursor {
+    int row, column, width, rows, columns;
+
+    GEOSEG_INLINE Cursor(int thread, int width_)
+        : row(thread / width_), column(thread - row * width_), width(width_),
+          rows(THREADS / width_), columns(THREADS - rows * width_) {}
+
+    GEOSEG_INLINE void next() {
+        row += rows;
+        column += columns;
+        if (column >= width) {
+            column -= width;
+            ++row;
+        }
+    }
+};
+
+// Reads the first `rows` rows, LOADS of a thread's elements at a time: a load takes hundreds of
+// cycles, and a store that waits for it would keep the next one from starting.
+constexpr int LOADS = 4;
+template <int THREADS, class Load, class Store>
+GEOSEG_INLINE void read_matrix(int rows, int width, int thread, Load load, Store store) {
+    Cursor<THREADS> cursor(thread, width);
+#pragma unroll 1
+    while (cursor.row < rows) {
+        float values[LOADS];
+        Cursor<THREADS> at = cursor;
+#pragma unroll
+        for (int i = 0; i < LOADS; ++i) {
+            values[i] = cursor.row < rows ? load(cursor.row, cursor.column) : 0.0f;
+            cursor.next();
+        }
+#pragma unroll
+        for (int i = 0; i < LOADS; ++i) {
+            if (at.row < rows) store(at.row, at.column, values[i]);
+            at.next();
+        }
+    }
+}
+
+// Reads q, B and C of a direction by all threads of a block together. `pixel_at` tells a step's
+// pixel in the image; below 0 there is none, and the step gets zeros.
 template <int THREADS, class Tile, class PixelAt>
 GEOSEG_INLINE void load_steps(const Tile &tile, const Ss2dArguments &a, int image, int direction,
                               int thread, PixelAt pixel_at) {
     const int row = a.rank + 2;
     const float *map = a.q + (ss2d_first_pixel(a, image) * 4 + direction) * row;
-    // Counted along, because a division per element costs more than all the rest.
-    int step = thread / row, r = thread - step * row;
-    const int steps = THREADS / row, rows = THREADS - steps * row;
-#pragma unroll 1
-    while (step < Tile::steps) {
-        const int pixel = pixel_at(step);
-        const float value = pixel >= 0 ? map[static_cast<int64>(pixel) * 4 * row + r] : 0.0f;
-        if (r < a.rank) tile.projection(r, step) = value;
-        else if (r == a.rank) tile.b(step) = GEOSEG_LN2 * value;
-        else tile.c(step) = value;
-        step += steps;
-        r += rows;
-        if (r >= row) {
-            r -= row;
-            ++step;
-        }
-    }
+    read_matrix<THREADS>(
+        Tile::steps, row, thread,
+        [&](int step, int r) {
+            const int pixel = pixel_at(step);
+            return pixel >= 0 ? map[static_cast<int64>(pixel) * 4 * row + r] : 0.0f;
+        },
+        [&](int step, int r, float value) {
+            if (r < a.rank) tile.projection(r, step) = value;
+            else if (r == a.rank) tile.b(step) = GEOSEG_LN2 * value;
+            else tile.c(step) = value;
+        });
 #pragma unroll 1
     for (int absent = a.rank; absent < tile.rank4; ++absent)
         for (int i = thread; i < Tile::steps; i += THREADS) tile.projection(absent, i) = 0.0f;
@@ -100,19 +138,14 @@ template <int THREADS, class Tile>
 GEOSEG_INLINE void load_weights(const Tile &tile, const Ss2dArguments &a, int direction,
                                 int channel0, int thread) {
     const int64 base = (static_cast<int64>(direction) * a.channels + channel0) * a.rank;
-    const int wanted = smaller(Tile::channels, a.channels - channel0) * a.rank;
-    int channel = thread / a.rank, r = thread - channel * a.rank;
-    const int channels = THREADS / a.rank, rows = THREADS - channels * a.rank;
-#pragma unroll 1
-    for (int i = thread; i < Tile::channels * a.rank; i += THREADS) {
-        tile.weight(r, channel) = i < wanted ? GEOSEG_LOG2E * a.dt_weight[base + i] : 0.0f;
-        channel += channels;
-        r += rows;
-        if (r >= a.rank) {
-            r -= a.rank;
-            ++channel;
-        }
-    }
+    const int wanted = a.channels - channel0;
+    read_matrix<THREADS>(
+        Tile::channels, a.rank, thread,
+        [&](int channel, int r) {
+            return channel < wanted ? GEOSEG_LOG2E * a.dt_weight[base + channel * a.rank + r]
+                                    : 0.0f;
+        },
+        [&](int channel, int r, float value) { tile.weight(r, channel) = value; });
 #pragma unroll 1
     for (int absent = a.rank; absent < tile.rank4; ++absent)
         for (int i = thread; i < Tile::channels; i += THREADS) tile.weight(absent, i) = 0.0f;
@@ -156,9 +189,23 @@ GEOSEG_INLINE void project_steps(const Tile &tile, Walk walk, int i0, int lane, 
 #pragma unroll
         for (int i = 0; i < SCAN_GROUP; ++i) {
             const Float4 v = tile.projections(r, walk.at(i0 + i));
-            z[i] += w0 * v.x + w1 * v.y + w2 * v.z + w3 * v.w;
+            // One by one: a sum of products would be a product, and additions, more than these.
+            z[i] += w0 * v.x;
+            z[i] += w1 * v.y;
+            z[i] += w2 * v.z;
+            z[i] += w3 * v.w;
         }
     }
+}
+
+// Sizes over ln 2 of SCAN_GROUP steps of a walk. From `end` on, past the border, they are 0, which
+// changes nothing: there z is replaced, and not what comes of it, so that no branch keeps the steps
+// from being computed together.
+template <class Walk>
+GEOSEG_INLINE void step_sizes(Walk walk, int i0, int end, const float *z, float *dt) {
+#pragma unroll
+    for (int i = 0; i < SCAN_GROUP; ++i)
+        dt[i] = softplus2(walk.at(i0 + i) < end ? z[i] : NO_STEP);
 }
 
 GEOSEG_INLINE Run ss2d_run(const Ss2dArguments &a, float *ends, int image, int direction,

@@ -97,20 +97,19 @@ GEOSEG_INLINE void walk_line(const Tile &tile, const Ss2dChannel &channel, const
     int offset = BACKWARDS ? (SIDE - 1) * stride : 0;
 #pragma unroll 1
     for (int i0 = 0; i0 < SIDE; i0 += SCAN_GROUP) {
-        float z[SCAN_GROUP], x[SCAN_GROUP];
+        float z[SCAN_GROUP], dt[SCAN_GROUP], x[SCAN_GROUP];
 #pragma unroll
         for (int i = 0; i < SCAN_GROUP; ++i) {
             const int step = walk.at(i0 + i) - first;
             x[i] = step < count ? load_io(inputs, offset + i * next) : 0.0f;
         }
         project_steps(tile, walk, i0, lane, channel.bias, z);
+        step_sizes(walk, i0, first + count, z, dt);
 #pragma unroll
         for (int i = 0; i < SCAN_GROUP; ++i) {
             const int at = walk.at(i0 + i), step = at - first;
-            // A step of 0 changes nothing: what the steps past the border must do.
-            const float dt = step < count ? softplus2(z[i]) : 0.0f;
-            h = exp2_of(dt * channel.rate) * h + dt * tile.b(at) * x[i];
-            visit(step, at, offset, dt, h, x[i]);
+            h = exp2_of(dt[i] * channel.rate) * h + dt[i] * tile.b(at) * x[i];
+            visit(step, at, offset, dt[i], h, x[i]);
             offset += next;
         }
     }

@@ -6,6 +6,7 @@ import stat
 import subprocess
 
 import pytest
+import torch
 
 from geoseg.errors import BackendUnavailableError
 from geoseg.ops import _nvrtc
@@ -202,13 +203,17 @@ def test_sources_are_found_installed_and_beside_a_checkout(tmp_path, monkeypatch
     assert _nvrtc.source_folder() == tmp_path / "geoseg" / "_lib" / "kernels"
 
 
-def test_nvrtc_is_looked_for_beside_torch(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("own", "order"), [("13.0", [13, 12]), ("12.8", [12, 13]), (None, [13, 12])], ids=str
+)
+def test_nvrtc_is_looked_for_beside_torch(tmp_path, monkeypatch, own, order):
+    monkeypatch.setattr(torch.version, "cuda", own)
     for name in ("libnvrtc.so.12", "libnvrtc.alt.so.12", "libnvrtc-builtins.so.12.8"):
         (tmp_path / name).touch()
     monkeypatch.setattr(_nvrtc.sys, "platform", "linux")
     monkeypatch.setattr(_nvrtc, "_library_folders", lambda: [tmp_path])
     found = _nvrtc.library_candidates()
-    assert found == [str(tmp_path / "libnvrtc.so.12"), "libnvrtc.so.13", "libnvrtc.so.12"]
+    assert found == [str(tmp_path / "libnvrtc.so.12"), *(f"libnvrtc.so.{n}" for n in order)]
 
 
 def test_without_nvrtc_the_reason_is_said(monkeypatch):

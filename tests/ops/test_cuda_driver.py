@@ -20,6 +20,7 @@ class Driver:
 
     def __init__(self):
         self.calls, self.names, self.on_launch, self.failing = [], {}, None, None
+        self.fixed_shared = 0
 
     def __getattr__(self, name):
         if not name.startswith("cu"):
@@ -51,6 +52,10 @@ class Driver:
     def answer_cudevicegetattribute(self, value, attribute, device):
         value._obj.value = 64 * 1024
 
+    def answer_cufuncgetattribute(self, value, attribute, function):
+        assert attribute == 1
+        value._obj.value = self.fixed_shared
+
     def answer_cugeterrorname(self, status, name):
         name._obj.value = b"CUDA_ERROR_ILLEGAL_ADDRESS"
 
@@ -70,6 +75,7 @@ def driver(monkeypatch):
         getattr(_cuda_driver, name).cache_clear()
     monkeypatch.setattr(_cuda_driver, "_load", lambda: (stand_in, None))
     monkeypatch.setattr(_nvrtc, "compile_cached", lambda *_, **__: b"cubin")
+    monkeypatch.setattr(_nvrtc, "supported_architectures", lambda: (75, 80, 90))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     stream = types.SimpleNamespace(cuda_stream=STREAM)
@@ -118,8 +124,14 @@ def test_modules_are_loaded_once_per_device_and_not_inside_a_capture(driver):
     assert len(driver.asked("cuModuleLoadData")) == 2
     assert len(driver.asked("cuModuleGetFunction")) == 3
     names = [name for name, _ in driver.calls]
+    # Lazy drivers load an entry's code when it is asked for.
     at = names.index("cuModuleLoadData")
-    assert names[at - 1] == names[at + 1] == "cuThreadExchangeStreamCaptureMode"
+    assert names[at - 1 : at + 3] == [
+        "cuThreadExchangeStreamCaptureMode",
+        "cuModuleLoadData",
+        "cuModuleGetFunction",
+        "cuThreadExchangeStreamCaptureMode",
+    ]
 
 
 def test_large_shared_memory_is_asked_for(driver):
@@ -130,6 +142,15 @@ def test_large_shared_memory_is_asked_for(driver):
     assert (attribute, value) == (8, 64 * 1024)
     with pytest.raises(BackendUnavailableError, match="at most 65536 bytes .* needs 70000"):
         start(driver, shared=70000)
+
+
+def test_what_a_kernel_has_of_its_own_is_not_asked_for_twice(driver):
+    driver.fixed_shared = 1024
+    start(driver, shared=63 * 1024)
+    ((_, _, value),) = driver.asked("cuFuncSetAttribute")
+    assert value == 63 * 1024
+    with pytest.raises(BackendUnavailableError, match="at most 64512 bytes"):
+        start(driver, shared=63 * 1024 + 4)
 
 
 def test_a_failing_launch_says_what_failed(driver):
@@ -166,15 +187,39 @@ def test_without_a_device_the_reason_is_said(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("capability", "reason"),
-    [((9, 0), None), ((6, 1), "NVRTC 13.2 compiles nothing for Old Card (sm_61)")],
+    ("capability", "architecture"),
+    [
+        ((7, 5), 75),
+        ((8, 9), 86),  # not known, but a later minor version of one that is
+        ((9, 0), 90),
+        ((8, 0), None),
+        ((6, 1), None),  # known, and older than the kernels are for
+        ((11, 0), None),
+    ],
+    ids=str,
 )
-def test_a_device_that_nothing_is_compiled_for_is_named(monkeypatch, capability, reason):
+def test_the_newest_program_that_a_device_can_run_is_compiled(
+    monkeypatch, capability, architecture
+):
+    monkeypatch.setattr(_nvrtc, "supported_architectures", lambda: (61, 75, 86, 90, 100))
+    assert _nvrtc.architecture_for(*capability) == architecture
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "reason"),
+    [
+        ([(9, 0)], None),
+        ([(6, 1), (9, 0)], None),  # a small card for the screen beside it
+        ([(6, 1)], "NVRTC 13.2 compiles nothing for Card 0 (sm_61)"),
+    ],
+    ids=["one", "one of two", "none"],
+)
+def test_devices_that_nothing_is_compiled_for_are_named(monkeypatch, capabilities, reason):
     for name, answer in {
         "is_available": lambda: True,
-        "device_count": lambda: 1,
-        "get_device_capability": lambda _: capability,
-        "get_device_name": lambda _: "Old Card",
+        "device_count": lambda: len(capabilities),
+        "get_device_capability": lambda i: capabilities[i],
+        "get_device_name": lambda i: f"Card {i}",
     }.items():
         monkeypatch.setattr(torch.cuda, name, answer)
     for module in (_nvrtc, _cuda_driver):
@@ -184,6 +229,12 @@ def test_a_device_that_nothing_is_compiled_for_is_named(monkeypatch, capability,
     _cuda.unavailable_reason.cache_clear()
     assert _cuda.unavailable_reason() == reason
     _cuda.unavailable_reason.cache_clear()
+
+
+def test_a_launch_on_a_device_that_nothing_is_compiled_for_says_so(driver, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+    with pytest.raises(BackendUnavailableError, match=r"device 1 has compute capability 6\.1"):
+        start(driver)
 
 
 def test_without_a_driver_the_reason_is_said(monkeypatch):

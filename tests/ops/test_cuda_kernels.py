@@ -62,6 +62,7 @@ def check_gradients(grads, exact_output, leaves, dy):
             assert grad is None
             continue
         assert grad.shape == leaf.shape
+        assert grad.is_contiguous()  # what the fake versions promise
         assert error(grad, next(exact)) <= BACKWARD
 
 
