@@ -1,6 +1,8 @@
 """Model files: weights and the record of how they are fed, in one .safetensors."""
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -8,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from geoseg.errors import ModelFileError
+from geoseg.errors import DiskFullError, MachineError, ModelFileError
 from geoseg.model_files import file_sha256, find_model, not_a_model, read_spec
 from geoseg.models import MODELS, create_classifier, create_model
 from geoseg.models.create import EncoderOnly, create_encoder
@@ -31,22 +33,45 @@ def save_model(
 
     Returns:
         The path.
+
+    Raises:
+        ModelFileError: another ending of the name.
+        DiskFullError: no room; an existing file is as it was.
+        MachineError: the file cannot be written there.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ModelFileError(f"expected a name that ends with .safetensors; got {path.name!r}.")
     weights = {k: _stored(v, half=half) for k, v in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(weights, temporary, metadata={SPEC_KEY: spec.to_json()})
-        temporary.chmod(mode)  # safetensors leaves a file that only its owner can read
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            save_file(weights, temporary, metadata={SPEC_KEY: spec.to_json()})
+            temporary.chmod(mode)  # safetensors leaves a file that only its owner can read
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+    except (OSError, SafetensorError) as error:
+        if is_disk_full(error):
+            raise DiskFullError(
+                f"the disk of {str(path)!r} is full; no model was written. Free some space."
+            ) from error
+        raise MachineError(
+            f"{str(path)!r} cannot be written: {error}. Give another name, or mend the cause."
+        ) from error
     return path
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether a file could not be written for want of room."""
+    # safetensors and torch's zip writer pass the system's number on as text, or not at all.
+    full = {errno.ENOSPC, errno.EDQUOT}
+    text = str(error)
+    return getattr(error, "errno", None) in full or "StorageFull" in text or "code: 28" in text
 
 
 def load_network(path: str | Path) -> tuple[nn.Module, ModelSpec]:

@@ -1,20 +1,25 @@
 """Published checkpoints to model files: what they hold is read from shapes and metadata."""
 
 import argparse
+import logging
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 import geoseg
 from geoseg.checkpoint import save_model
 from geoseg.errors import ModelFileError
 from geoseg.models import create_classifier, from_official, load_official_weights
+from geoseg.models.create import EncoderOnly, create_encoder
 from geoseg.models.segman import SIDE_MULTIPLE_PX, SMALLEST_SIDE_PX
 from geoseg.models.weights import (
+    band_count,
     class_count,
     is_segmentor,
     network_name,
@@ -22,6 +27,8 @@ from geoseg.models.weights import (
     official_layout,
 )
 from geoseg.spec import Architecture, BandSpec, ClassSpec, ModelSpec, Task, TileSpec
+
+logger = logging.getLogger(__name__)
 
 # ImageNet statistics of 8-bit RGB, which all published recipes use.
 IMAGENET_BANDS = (
@@ -55,15 +62,24 @@ def convert_official(
     """
     checkpoint = load_checkpoint(official)
     weights = official_layout(checkpoint)
-    name, options = network_name(weights), network_options(weights)
-    task: Task = "semantic-segmentation" if is_segmentor(weights) else "classification"
-    num_classes = class_count(weights) or 1000
-    if task == "semantic-segmentation":
-        network = from_official(weights)
-    else:
-        network = create_classifier(name, num_classes, **options)
-        load_official_weights(network, weights)
-    named = classes or _own_classes(checkpoint, num_classes) or _numbered(num_classes)
+    try:
+        name, options = network_name(weights), network_options(weights)
+        num_classes, bands = class_count(weights) or 0, band_count(weights)
+        if bands != len(IMAGENET_BANDS):
+            raise ModelFileError(
+                f"{str(official)!r} takes {bands} bands, and the statistics of bands beyond red, "
+                "green and blue are not in it. Load it in Python with from_official, and "
+                "save_model it with a ModelSpec that has them."
+            )
+        task, network = _fill(weights, name, options)
+    except (AttributeError, IndexError) as error:
+        raise ModelFileError(
+            f"checkpoint {str(official)!r}: a tensor has fewer dimensions than that of the "
+            "published network. Get the file again."
+        ) from error
+    named = _numbered(num_classes) if classes is None else classes
+    if classes is None:
+        named = _own_classes(checkpoint, num_classes) or named
     if len(named) != num_classes:
         raise ModelFileError(
             f"{str(official)!r} has {num_classes} classes; the class list has {len(named)}. "
@@ -85,6 +101,30 @@ def convert_official(
     return spec
 
 
+def _fill(
+    weights: Mapping[str, Tensor], name: str, options: dict[str, Any]
+) -> tuple[Task, nn.Module]:
+    """Return what weights under our key names hold, as a task and its network."""
+    if is_segmentor(weights):
+        return "semantic-segmentation", from_official(weights)
+    if any(key.startswith("decoder.") for key in weights):
+        raise ModelFileError(
+            "expected a segmentor with decode_head.conv_seg; its decode head lacks that layer. "
+            "Get the file again."
+        )
+    task: Task
+    network: nn.Module
+    count = class_count(weights)
+    if count is None:
+        task, network = "pre-training", EncoderOnly(name, create_encoder(name, 3, **options))
+    else:
+        task, network = "classification", create_classifier(name, count, **options)
+    unused = load_official_weights(network, weights)
+    if unused:
+        logger.warning("left out, %d tensors of no known part: %s ...", len(unused), unused[0])
+    return task, network
+
+
 def load_checkpoint(path: Path) -> Mapping[str, Any]:
     """Return what a checkpoint file holds, unpickling nothing but tensors and plain values.
 
@@ -97,10 +137,13 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise ModelFileError(f"checkpoint {str(path)!r} does not exist. Check the path.") from None
     except pickle.UnpicklingError as error:
-        first = str(error).strip().splitlines()[0]
+        # torch's own words advise to switch the safety off.
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({found.group(1)})" if found else ""
         raise ModelFileError(
-            f"checkpoint {str(path)!r} holds objects that are not loaded for safety, or is no "
-            f"checkpoint: {first}"
+            f"checkpoint {str(path)!r} is no file that torch has saved, or holds objects{what} "
+            "that could run code when they are loaded. Get it from its publisher again, or save "
+            "its state dict alone."
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, LookupError) as error:
         raise ModelFileError(

@@ -48,7 +48,19 @@ class Preprocess(nn.Module):
 
         Returns:
             (N, C, H, W) float32, channels_last.
+
+        Raises:
+            ValueError: other shapes than the record's bands and the values' pixels, or no booleans.
         """
+        if values.ndim != 4 or values.shape[1] != len(self.gain):
+            raise ValueError(
+                f"expected values (N, {len(self.gain)}, H, W); got {tuple(values.shape)}."
+            )
+        wanted = (values.shape[0], *values.shape[2:])
+        if valid is not None and (valid.dtype != torch.bool or valid.shape != wanted):
+            raise ValueError(
+                f"expected valid of shape {wanted}, bool; got {tuple(valid.shape)}, {valid.dtype}."
+            )
         if _native_can(values):
             return normalize_native(values, valid, self.gain, self.bias)
         return normalize_reference(values, valid, self.gain, self.bias)

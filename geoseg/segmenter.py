@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoseg.errors import ModelFileError
+from geoseg.errors import ModelFileError, UsageError
 from geoseg.preprocess import Preprocess
 from geoseg.spec import ModelSpec, TileSpec
 
@@ -74,7 +74,13 @@ class Segmenter(nn.Module):
         return other.train(self.training)
 
     def to_precision(self, precision: str) -> Self:
-        """Cast the network to ``fp32``, ``bf16`` or ``fp16``; activations stay in that type."""
+        """Cast the network to ``fp32``, ``bf16`` or ``fp16``; activations stay in that type.
+
+        Raises:
+            UsageError: another name.
+        """
+        if precision not in DTYPES:
+            raise UsageError(f"expected a precision of {', '.join(DTYPES)}; got {precision!r}.")
         self.compute_dtype = DTYPES[precision]
         self.network.to(self.compute_dtype)
         return self

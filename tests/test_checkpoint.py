@@ -1,19 +1,22 @@
 """Model files are whole, self-describing and refused with a sentence when they are not."""
 
+import errno
 import json
 import struct
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from geoseg import checkpoint
 from geoseg.checkpoint import (
     load_model,
     load_network,
     read_spec,
     save_model,
 )
-from geoseg.errors import ModelFileError
+from geoseg.errors import DiskFullError, MachineError, ModelFileError
 from geoseg.model_files import shipped_models
 from geoseg.models import create_classifier, create_model
 from geoseg.segmenter import Segmenter
@@ -62,20 +65,6 @@ def test_half_precision_halves_the_file_and_hardly_moves_the_answer(network, spe
         a, b = load_model(whole)(values), load_model(half)(values)
     assert (a - b).abs().max() < 0.02 * a.std()
     assert next(load_model(half).parameters()).dtype == torch.float32
-
-
-def test_a_file_is_replaced_in_one_step(network, spec, tmp_path, monkeypatch):
-    path = save_model(tmp_path / "m.safetensors", network, spec)
-    before = path.read_bytes()
-
-    def fail(*_args, **_kwargs):
-        raise OSError("disk")
-
-    monkeypatch.setattr("geoseg.checkpoint.save_file", fail)
-    with pytest.raises(OSError, match="disk"):
-        save_model(path, network, spec)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_classifiers_load_as_networks_only(tmp_path):
@@ -128,3 +117,29 @@ def test_other_refusals(network, spec, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelFileError, match="damaged weights"):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), DiskFullError, "is full; no model was"),
+        (
+            SafetensorError("I/O error: No space left (os error: StorageFull)"),
+            DiskFullError,
+            "full",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied"), MachineError, "Give another name"),
+    ],
+    ids=["full", "full by its words", "forbidden"],
+)
+def test_what_a_disk_refuses_is_said(network, spec, tmp_path, monkeypatch, problem, kind, message):
+    def refuse(*_, **__):
+        raise problem
+
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"before")
+    monkeypatch.setattr(checkpoint, "save_file", refuse)
+    with pytest.raises(kind, match=message):
+        save_model(path, network, spec)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]

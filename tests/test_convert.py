@@ -17,6 +17,8 @@ from geoseg.spec import Architecture, ClassSpec
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
 import rule
 
+FIRST = "backbone.patch_embed1.proj.0.weight"
+
 
 @pytest.fixture(scope="module")
 def weights():
@@ -117,8 +119,9 @@ class Evil:
 
 def test_nothing_else_is_unpickled(weights, tmp_path, capsys):
     path = saved(tmp_path, {"state_dict": weights, "x": Evil()})
-    with pytest.raises(ModelFileError, match="objects that are not loaded for safety"):
+    with pytest.raises(ModelFileError, match="objects .* that could run code") as caught:
         load_checkpoint(path)
+    assert "weights_only" not in str(caught.value)  # torch's advice to switch the safety off
     assert capsys.readouterr().out == ""
 
 
@@ -136,3 +139,37 @@ def test_colors_differ():
     colors = [class_color(i) for i in range(150)]
     assert len(set(colors)) == 150
     assert colors[:4] == ["#000000", "#800000", "#008000", "#808000"]
+
+
+def test_an_encoder_without_a_head_gets_none(tmp_path, caplog):
+    encoder = rule.state_dict("mscan_t_encoder")
+    other = {f"backbone.{k}": v for k, v in encoder.items()} | {"head.fc.weight": torch.ones(10, 9)}
+    for i, content in enumerate((encoder, other)):
+        path = saved(tmp_path, {"state_dict": content})
+        spec = convert_official(path, tmp_path / f"{i}.safetensors")
+        assert (spec.task, spec.classes) == ("pre-training", ())
+        network, _ = load_network(tmp_path / f"{i}.safetensors")
+        key = "patch_embed1.proj.0.weight"
+        assert torch.equal(network.encoder.state_dict()[key], encoder[key])
+    assert "left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("decode_head.conv_seg.weight"), "its decode head lacks that layer"),
+        (
+            lambda w: w.update({FIRST: torch.zeros(16, 4, 3, 3)}),
+            "takes 4 bands, and the statistics",
+        ),
+        (lambda w: w.update({"decode_head.conv_seg.weight": torch.ones(())}), "fewer dimensions"),
+        (lambda w: w.update({FIRST: torch.ones(16)}), "fewer dimensions"),
+    ],
+    ids=["no last layer", "four bands", "scalar", "vector"],
+)
+def test_other_checkpoints_are_refused(weights, tmp_path, change, message):
+    changed = dict(weights)
+    change(changed)
+    with pytest.raises(ModelFileError, match=message):
+        convert_official(saved(tmp_path, changed), tmp_path / "m.safetensors")
+    assert not (tmp_path / "m.safetensors").exists()

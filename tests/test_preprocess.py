@@ -63,3 +63,18 @@ def test_gradients_pass():
     values = torch.randn(1, 2, 4, 4, requires_grad=True)
     Preprocess(BANDS)(values).sum().backward()
     assert torch.allclose(values.grad[0, :, 0, 0], torch.tensor([0.25, 0.25]))
+
+
+@pytest.mark.parametrize(
+    ("bands", "valid", "message"),
+    [
+        (2, None, r"expected values \(N, 3, H, W\)"),
+        (3, torch.ones(1, 4, 5), r"valid of shape \(1, 4, 5\), bool; .*float32"),
+        (3, torch.ones(1, 1, 4, 5, dtype=torch.bool), r"got \(1, 1, 4, 5\)"),
+        (3, torch.ones(1, 2, 2, dtype=torch.bool), r"got \(1, 2, 2\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(bands, valid, message):
+    preprocess = Preprocess((*BANDS, BANDS[0]))
+    with pytest.raises(ValueError, match=message):
+        preprocess(torch.zeros(1, bands, 4, 5, dtype=torch.uint8), valid)

@@ -1,6 +1,7 @@
 """``geoseg convert``: a published checkpoint to a geoseg model."""
 
 import json
+import operator
 from pathlib import Path
 
 import click
@@ -43,7 +44,7 @@ def read_classes(path: Path) -> list[ClassSpec]:
         InputError: unreadable, or not in one of the two forms.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise InputError(f"class file {str(path)!r} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -54,7 +55,8 @@ def read_classes(path: Path) -> list[ClassSpec]:
     try:
         if path.suffix.lower() == ".json":
             return [
-                ClassSpec(int(c["id"]), str(c["name"]), str(c["color"])) for c in json.loads(text)
+                ClassSpec(operator.index(c["id"]), str(c["name"]), str(c["color"]))
+                for c in json.loads(text)
             ]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(

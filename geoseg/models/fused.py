@@ -12,34 +12,55 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geoseg.models.depthwise import DepthwiseConv2d
+
 
 def conv_gelu(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Return ``gelu(conv(x))``, (N, C, H, W)."""
-    if not can_fuse(x):
+    if not (can_fuse(x) and is_plain(conv)):
         return F.gelu(conv(x))
     return _with_activation(conv, x, "gelu", "none")
 
 
 def conv_relu(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Return ``relu(conv(x))``, (N, C, H, W)."""
-    return _with_activation(conv, x, "relu") if can_fuse(x) else F.relu(conv(x))
+    if not (can_fuse(x) and is_plain(conv)):
+        return F.relu(conv(x))
+    return _with_activation(conv, x, "relu")
 
 
 def conv_silu(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Return ``silu(conv(x))``, (N, C, H, W)."""
-    return _with_activation(conv, x, "swish") if can_fuse(x) else F.silu(conv(x))
+    if not (can_fuse(x) and is_plain(conv)):
+        return F.silu(conv(x))
+    return _with_activation(conv, x, "swish")
 
 
 def conv_add(conv: nn.Conv2d, x: Tensor, other: Tensor | None) -> Tensor:
     """Return ``conv(x) + other``, (N, C, H, W); None adds nothing."""
     if other is None:
         return conv(x)
-    return _with_operand(conv, x, other, "add") if can_fuse(x, other) else conv(x) + other
+    if not (can_fuse(x, other) and is_plain(conv)):
+        return conv(x) + other
+    return _with_operand(conv, x, other, "add")
 
 
 def conv_mul(conv: nn.Conv2d, x: Tensor, other: Tensor) -> Tensor:
     """Return ``conv(x) * other``, (N, C, H, W)."""
-    return _with_operand(conv, x, other, "mul") if can_fuse(x, other) else conv(x) * other
+    if not (can_fuse(x, other) and is_plain(conv)):
+        return conv(x) * other
+    return _with_operand(conv, x, other, "mul")
+
+
+def is_plain(conv: nn.Module) -> bool:
+    """Return whether calling a module is its weights' convolution and nothing else.
+
+    Not where somebody looks on by a hook, which is also how older pruning and weight norm work, or
+    has put another class in its place.
+    """
+    if type(conv) not in (nn.Conv2d, DepthwiseConv2d):
+        return False
+    return not (conv._forward_hooks or conv._forward_pre_hooks)
 
 
 def can_fuse(*maps: Tensor) -> bool:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoseg.models.layers import resize_like
+from geoseg.ops.backends import without_autocast
 
 STEPS_TRAIN = 6
 STEPS_EVAL = 7
@@ -36,7 +37,7 @@ def factorise(x: Tensor, bases: Tensor, steps: int) -> Tensor:
         U V^T as (N, D, H, W), dtype of ``x``.
     """
     batch, dim, height, width = x.shape
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, dim).float()  # (N, HW, D)
         u = F.normalize(bases.float(), dim=1).expand(batch, -1, -1)  # (N, D, R)
         v = torch.softmax(pixels @ u, dim=-1)  # (N, HW, R)

@@ -52,7 +52,7 @@ class Mixer(AddsOnto):
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, (N, H, W, heads, d) each, as views."""
         pixels = qkv.permute(0, 2, 3, 1)  # (N, H, W, 3C)
-        q, k, v = pixels.view(*pixels.shape[:3], 3, self.heads, -1).unbind(3)
+        q, k, v = pixels.unflatten(-1, (3, self.heads, -1)).unbind(3)
         return q, k, v
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
@@ -81,8 +81,9 @@ class LocalMixer(Mixer):
             gated = F.silu(self.dwconv(attended))
         scanned = self.ssm(gated)
         normed = self.norm(scanned)
-        # In place is faster; with gradients, others may look at the norm's own result.
-        return normed + attended if torch.is_grad_enabled() else normed.add_(attended)
+        # In place is faster; with gradients, or by hooks, others may look at the norm's own result.
+        is_seen = torch.is_grad_enabled() or len(self.norm._forward_hooks) > 0
+        return normed + attended if is_seen else normed.add_(attended)
 
 
 class GlobalMixer(Mixer):

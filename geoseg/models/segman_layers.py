@@ -116,15 +116,19 @@ class SegManBlock(nn.Module):
     def forward(self, x: Tensor, *given: object) -> Tensor:
         """Return (N, C, H, W); ``given`` goes to the mixer."""
         x = conv_add(self.cpe1, x, x)
-        if isinstance(self.token_mixer, AddsOnto) and self._adds_inside(x, self.layer_scale1):
+        if isinstance(self.token_mixer, AddsOnto) and self._adds_inside(
+            x, self.layer_scale1, self.token_mixer
+        ):
             x = self.token_mixer(self.norm1(x), *given, onto=x)
         else:
             x = x + self.drop_path(self.layer_scale1(self.token_mixer(self.norm1(x), *given)))
         x = conv_add(self.cpe2, x, x)
-        if self._adds_inside(x, self.layer_scale2):
+        if self._adds_inside(x, self.layer_scale2, self.mlp):
             return self.mlp(self.norm2(x), onto=x)
         return x + self.drop_path(self.layer_scale2(self.mlp(self.norm2(x))))
 
-    def _adds_inside(self, x: Tensor, scale: nn.Module) -> bool:
-        """Return whether a branch's last convolution may add ``x``: nothing lies in between."""
-        return not self.training and isinstance(scale, nn.Identity) and can_fuse(x)
+    def _adds_inside(self, x: Tensor, scale: nn.Module, branch: nn.Module) -> bool:
+        """Return whether a branch's last convolution may add ``x``: nobody looks in between."""
+        if self.training or branch._forward_hooks:
+            return False
+        return isinstance(scale, nn.Identity) and can_fuse(x)

@@ -69,10 +69,13 @@ class _Kept:
     """A resized bias with what it was made from.
 
     ``source`` shares the parameter's memory: while it is held, no other tensor can lie there.
+    ``values`` are the parameter's own at that time, on a CPU: writing through ``.data`` counts no
+    version. On other devices a comparison would wait for the device.
     """
 
     source: Tensor
     version: int
+    values: Tensor | None
     bias: Tensor
 
 
@@ -92,7 +95,8 @@ class ResizedBias:
             return resize_bias(bias, length)
         kept = self._kept
         if kept is None or not _is_current(kept, bias, length):
-            kept = _Kept(bias.detach(), bias._version, resize_bias(bias, length))
+            values = bias.detach().clone() if bias.device.type == "cpu" else None
+            kept = _Kept(bias.detach(), bias._version, values, resize_bias(bias, length))
             small = kept.bias.numel() * kept.bias.element_size() <= KEPT_BYTES
             self._kept = kept if small else None
         return kept.bias
@@ -106,9 +110,11 @@ class ResizedBias:
 
 
 def _may_keep(bias: Tensor) -> bool:
-    if torch.is_grad_enabled() or bias.is_inference():  # inference tensors count no versions
+    # First, since a compiler cannot ask for the rest.
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
         return False
-    return not (torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None)
+    # Inference tensors count no versions.
+    return not (torch.is_grad_enabled() or bias.is_inference())
 
 
 def _is_current(kept: _Kept, bias: Tensor, length: int) -> bool:
@@ -117,4 +123,5 @@ def _is_current(kept: _Kept, bias: Tensor, length: int) -> bool:
         and kept.source.dtype == bias.dtype
         and kept.version == bias._version
         and kept.bias.shape[-1] == length
+        and (kept.values is None or torch.equal(kept.values, bias))
     )

@@ -57,10 +57,9 @@ def from_official(state_dict: Mapping[str, Any]) -> nn.Module:
             f"expected a segmentor with decode_head.conv_seg; got only an encoder of {name}. "
             "Use create_model and load_official_weights to start training from it."
         )
-    first = next(key for key in FIRST_CONVOLUTIONS if key in weights)
     network = create_model(
         name,
-        in_channels=weights[first].shape[1],
+        in_channels=band_count(weights),
         num_classes=num_classes,
         **network_options(weights),
     )
@@ -83,12 +82,14 @@ def load_official_weights(network: nn.Module, state_dict: Mapping[str, Any]) -> 
     """
     weights = dict(official_layout(state_dict))
     own = network.state_dict()
-    if not any(key.startswith("encoder.") for key in own):
+    # A network has its encoder under that name; alone, it is all there is.
+    is_part = not any(key.startswith("encoder.") for key in own)
+    if is_part:
         weights = {key.removeprefix("encoder."): value for key, value in weights.items()}
     unused = sorted(set(weights) - set(own))
     usable = {key: weights[key] for key in own if key in weights}
     _adapt_first_convolution(usable, own)
-    _check_complete(network, usable, own)
+    _check_complete(network, usable, own, is_part=is_part)
     _check_angles(usable, own)
     network.load_state_dict(usable, strict=False)
     return unused
@@ -125,7 +126,11 @@ def _unwrap(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
         if isinstance(inner, Mapping) and inner:
             state_dict = inner
             break
-    weights = {k.removeprefix("module."): v for k, v in state_dict.items() if isinstance(v, Tensor)}
+    weights = {
+        key.removeprefix("module."): value
+        for key, value in state_dict.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
     if not weights:
         keys = ", ".join(map(str, list(state_dict)[:5]))
         raise WeightsMismatchError(
@@ -156,13 +161,18 @@ def _adapt_first_convolution(usable: dict[str, Tensor], own: StateDict) -> None:
             logger.info("first convolution: kernels of %d bands repeated for %d", given, wanted)
 
 
-def _check_complete(network: nn.Module, usable: StateDict, own: StateDict) -> None:
+def _check_complete(
+    network: nn.Module, usable: StateDict, own: StateDict, *, is_part: bool
+) -> None:
+    """Raise unless all of a part, or each part of a network that the dict covers, is there."""
     covered = {key.split(".")[0] for key in usable}
     # Bases are ours: the published code draws them anew in every forward pass.
     missing = [
         key
         for key in own
-        if key.split(".")[0] in covered and key not in usable and not key.endswith(".bases")
+        if (is_part or key.split(".")[0] in covered)
+        and key not in usable
+        and not key.endswith(".bases")
     ]
     if "encoder" not in covered and any(key.startswith("encoder.") for key in own):
         missing = [key for key in own if key.startswith("encoder.")]
@@ -201,6 +211,12 @@ def _label(network: nn.Module) -> str:
 def is_segmentor(weights: StateDict) -> bool:
     """Return whether weights under our key names hold an encoder and a decoder."""
     return "decoder.conv_seg.weight" in weights
+
+
+def band_count(weights: StateDict) -> int:
+    """Return the number of input bands of weights under our key names."""
+    first = next(key for key in FIRST_CONVOLUTIONS if key in weights)
+    return weights[first].shape[1]
 
 
 def class_count(weights: StateDict) -> int | None:

@@ -5,7 +5,13 @@ from torch import Tensor
 
 
 def wide(t: Tensor) -> torch.dtype:
-    """Return the type that sums over ``t`` are kept in."""
+    """Return the type that sums over ``t`` are kept in.
+
+    Raises:
+        TypeError: ``t`` holds no real floating-point numbers.
+    """
+    if not t.is_floating_point():
+        raise TypeError(f"expected float32, bfloat16, float16 or float64; got {t.dtype}.")
     return torch.float64 if t.dtype == torch.float64 else torch.float32
 
 

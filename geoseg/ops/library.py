@@ -181,7 +181,7 @@ def _scan_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 def _no_second_gradient(ctx: Any, *grads: Any) -> None:
     raise NotImplementedError(
         "expected first derivatives only; geoseg's compiled kernels have no second ones. Use "
-        "backend='torch' or backend='reference' for them."
+        "backend='reference' for them."
     )
 
 

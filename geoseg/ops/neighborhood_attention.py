@@ -96,8 +96,13 @@ def rotary_neighborhood_attention(
 
     Returns:
         (N, H, W, heads, d), dtype of ``q``.
+
+    Raises:
+        BackendUnavailableError: the named backend cannot run this; the message says why.
+        ValueError: shapes that do not belong together, or a map smaller than the window.
     """
     _check(q, k, v, kernel_size, 1, bias)
+    _check_rope(q, rope)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     return _attend((q, k, v), kernel_size, bias=bias, scale=scale, rope=rope, backend=backend)
 
@@ -162,6 +167,11 @@ def _check(
             "neighborhood_attention expects q, k and v of one shape (N, H, W, heads, d); got "
             f"{tuple(shape)}, {tuple(k.shape)} and {tuple(v.shape)}."
         )
+    if isinstance(kernel_size, float) or isinstance(dilation, float):
+        raise ValueError(
+            "neighborhood_attention expects whole numbers for kernel_size and dilation; got "
+            f"{kernel_size!r} and {dilation!r}."
+        )
     if kernel_size % 2 == 0 or not 3 <= kernel_size <= LARGEST_KERNEL or dilation < 1:
         raise ValueError(
             f"neighborhood_attention expects an odd kernel_size from 3 to {LARGEST_KERNEL} and a "
@@ -180,4 +190,16 @@ def _check(
         raise ValueError(
             f"neighborhood_attention expects a bias of shape {(heads, side, side)}; got "
             f"{tuple(bias.shape)}."
+        )
+
+
+def _check_rope(q: Tensor, rope: Rope) -> None:
+    _, height, width, _, dim = q.shape
+    rows, columns = rope
+    wanted = (height, dim // 4, 2), (width, dim // 4, 2)
+    if dim % 4 or (rows.shape, columns.shape) != wanted:
+        raise ValueError(
+            f"rotary_neighborhood_attention expects d to be a multiple of 4, and rope of shapes "
+            f"{wanted[0]} and {wanted[1]}; got d = {dim}, {tuple(rows.shape)} and "
+            f"{tuple(columns.shape)}."
         )

@@ -45,6 +45,7 @@ def ss2d(
         ValueError: shapes that do not belong together.
     """
     channels, rank, states = _check(x, x_proj_weight, dt_projs_weight, A_logs)
+    _check_vectors(channels, dt_projs_bias, Ds)
     name = choose_backend("ss2d", x.device.type, backend)
     dtype = wide(x)
     weight = cast(x_proj_weight.reshape(-1, channels), dtype)
@@ -115,9 +116,19 @@ def _check(
     channels, rank = dt_projs_weight.shape[1:]
     states = A_logs.shape[-1]
     rows = DIRECTIONS * (rank + 2 * states)
-    if A_logs.shape != (DIRECTIONS * channels, states) or x_proj_weight.numel() != rows * channels:
+    # As in the checkpoints, split by direction, or as a matrix.
+    known = ((rows, channels, 1), (DIRECTIONS, rows // DIRECTIONS, channels), (rows, channels))
+    if A_logs.shape != (DIRECTIONS * channels, states) or x_proj_weight.shape not in known:
         raise ValueError(
             f"ss2d expects A_logs (4*C, S) and x_proj_weight (4*(R+2S), C, 1) with C = {channels} "
             f"and R = {rank}; got {tuple(A_logs.shape)} and {tuple(x_proj_weight.shape)}."
         )
     return channels, rank, states
+
+
+def _check_vectors(channels: int, dt_projs_bias: Tensor, Ds: Tensor) -> None:
+    if dt_projs_bias.shape != (DIRECTIONS, channels) or Ds.shape != (DIRECTIONS * channels,):
+        raise ValueError(
+            f"ss2d expects dt_projs_bias (4, C) and Ds (4*C,) with C = {channels}; got "
+            f"{tuple(dt_projs_bias.shape)} and {tuple(Ds.shape)}."
+        )

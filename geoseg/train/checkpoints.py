@@ -1,6 +1,5 @@
 """What a run leaves behind: the state to go on from, and the best weights as a model file."""
 
-import errno
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors import SafetensorError
 from torch import nn
 
-from geoseg.checkpoint import save_model
+from geoseg.checkpoint import is_disk_full, save_model
 from geoseg.errors import DiskFullError, MachineError
 from geoseg.spec import ModelSpec
 from geoseg.train.averaging import AveragedTask
@@ -150,9 +149,10 @@ def disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error):
+        is_full = isinstance(error, DiskFullError) or is_disk_full(error)
+        if isinstance(error, RuntimeError) and "write" not in str(error) and not is_full:
             raise
-        if _is_full(error):
+        if is_full:
             raise DiskFullError(
                 f"the disk of {str(out)!r} is full. The last checkpoint is kept: free some space "
                 "and give --resume."
@@ -161,13 +161,6 @@ def disk_errors(out: Path) -> Iterator[None]:
             f"{str(out)!r} cannot be written: {error}. The last checkpoint is kept: mend the cause "
             "and give --resume."
         ) from error
-
-
-def _is_full(error: Exception) -> bool:
-    # safetensors and torch's zip writer pass the system's number on as text, or not at all.
-    full = {errno.ENOSPC, errno.EDQUOT}
-    text = str(error)
-    return getattr(error, "errno", None) in full or "StorageFull" in text or "code: 28" in text
 
 
 def _sync(path: Path) -> None:

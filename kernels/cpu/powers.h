@@ -30,12 +30,11 @@ template <int COUNT>
 GEOSEG_INLINE void exp2_all(Vec<float> *t) {
 #if GEOSEG_HAS_VECTORS
     Vec<float> shifted[COUNT], p[COUNT];
-    PlainBits least = PlainBits{} + 0xc2fc0000u;  // of -126
-    keep(least);  // compared with a constant, it would not become a minimum
+    Vec<float> least = splat(-126.0f);
+    keep(least);  // compared with a constant, it would not become a maximum
     for (int j = 0; j < COUNT; ++j) {
-        // Numbers below -126 have the greater patterns.
-        const PlainBits bits = (PlainBits)t[j];
-        t[j] = (Vec<float>)(bits < least ? bits : least);
+        // In this order a NaN stays one, of either sign: what has diverged must show.
+        t[j] = least > t[j] ? least : t[j];
         shifted[j] = t[j] + 12582912.0f;  // 1.5 * 2^23: its low bits hold the nearest integer
         t[j] = t[j] - (shifted[j] - 12582912.0f);  // [-1/2, 1/2]
         // Exactly 1 at 0: a recurrence multiplies decays near 1 thousands of times, and a bias
@@ -52,7 +51,8 @@ GEOSEG_INLINE void exp2_all(Vec<float> *t) {
         t[j] = (Vec<float>)((Bits)p[j] + ((Bits)shifted[j] << 23));
 #else
     for (int j = 0; j < COUNT; ++j)
-        for (int i = 0; i < LANES_OF<float>; ++i) t[j][i] = std::exp2(std::fmax(t[j][i], -126.0f));
+        for (int i = 0; i < LANES_OF<float>; ++i)  // a NaN stays one
+            t[j][i] = std::exp2(-126.0f > t[j][i] ? -126.0f : t[j][i]);
 #endif
 }
 template <int COUNT>

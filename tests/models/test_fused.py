@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 from geoseg.models import create_model, layers
 from geoseg.models.fused import can_fuse, conv_add, conv_gelu, conv_mul, fused_dtypes
@@ -50,6 +51,50 @@ def test_it_steps_aside():
         assert not can_fuse(x.double())
         with torch.autocast("cpu", torch.bfloat16):
             assert not can_fuse(x)
+
+
+class Doubled(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@torch.no_grad()
+def test_what_others_did_to_a_convolution_counts():
+    torch.manual_seed(0)
+    x = torch.randn(1, 24, 8, 8).to(memory_format=torch.channels_last)
+    other, seen = torch.randn_like(x), []
+    hooked, normed, pruned = (nn.Conv2d(24, 24, 1) for _ in range(3))
+    hooked.register_forward_hook(lambda module, given, made: seen.append(made))
+    normed = nn.utils.parametrizations.weight_norm(normed)
+    normed.parametrizations.weight.original0.mul_(3)
+    prune.random_unstructured(pruned, "weight", amount=0.5)
+    for conv in (hooked, normed, pruned, Doubled(24, 24, 1)):
+        for operation in ("gelu", "add", "mul"):
+            expected = plain(operation, conv, x, other)
+            assert torch.equal(fused(operation, conv, x, other), expected)
+    assert len(seen) == 6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["segnext_t", "segman_t"])
+def test_hooks_see_what_they_see_with_gradients(name):
+    torch.manual_seed(0)
+    network = create_model(name, num_classes=3).eval()
+    image, seen = torch.randn(1, 3, 224, 224), {}
+    for path, module in network.named_modules():
+        module.register_forward_hook(
+            lambda _, given, made, path=path: (
+                seen.setdefault(path, []).append(made) if isinstance(made, torch.Tensor) else None
+            )
+        )
+    network(image)
+    without, seen = seen, {}
+    with torch.enable_grad():
+        network(image)
+    assert without.keys() == seen.keys()
+    for path, made in seen.items():
+        for one, other in zip(without[path], made, strict=True):
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-4), path
 
 
 def test_bfloat16_rounds_less_often():

@@ -75,6 +75,11 @@ def a_new_parameter(mixer):
     mixer.rpb[1] = nn.Parameter(torch.randn(2, 49, 49))
 
 
+def a_write_that_counts_no_version(mixer):
+    """Averages of weights are often kept so."""
+    mixer.rpb[1].data.mul_(0.5).add_(0.1)
+
+
 def other_type_and_back(mixer):
     mixer.to(torch.bfloat16).to(torch.float32)
 
@@ -87,6 +92,7 @@ def other_type_and_back(mixer):
         a_step_in_eval_mode,
         new_memory,
         a_new_parameter,
+        a_write_that_counts_no_version,
         other_type_and_back,
     ],
 )

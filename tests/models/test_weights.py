@@ -206,3 +206,12 @@ def test_equal_bands_give_the_response_they_gave(bands):
     adapted = adapt_bands(weight, bands)
     assert adapted.shape == (8, bands, 3, 3)
     assert torch.allclose(adapted.sum(dim=1), weight.sum(dim=1))
+
+
+def test_half_an_encoder_fills_no_encoder():
+    weights = rule.state_dict("mscan_t_encoder")
+    encoder = create_model("segnext_t", num_classes=2).encoder
+    without_last = {k: v for k, v in weights.items() if not k.startswith(("block4", "norm4"))}
+    for broken in (without_last, {"conv1.weight": torch.zeros(64, 3, 7, 7)}):
+        with pytest.raises(WeightsMismatchError, match="checkpoint lacks"):
+            load_official_weights(encoder, broken)

@@ -203,3 +203,20 @@ def test_what_cannot_be_is_refused():
         neighborhood_attention(q, k, v, 5, bias=bias)
     with pytest.raises(ValueError, match="q, k and v of one shape"):
         neighborhood_attention(q, k[:, :, :7], v, 5)
+    with pytest.raises(ValueError, match=r"whole numbers for kernel_size and dilation; got 3\.0"):
+        neighborhood_attention(q, k, v, 3.0)
+    rows, columns = tables(7, 8, 4)
+    for rope in ((rows[:5], columns), (rows, columns[:, :0]), (columns, rows)):
+        with pytest.raises(ValueError, match=r"rope of shapes \(7, 1, 2\) and \(8, 1, 2\)"):
+            rotary_neighborhood_attention(q, k, v, 5, rope=rope)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("backend", FAST)
+def test_what_has_diverged_shows(backend, index, sign):
+    """The sign of a NaN is set in those that processors make, of infinity minus itself."""
+    inputs = [t.float() for t in attention_inputs(1, 7, 9, 2, 12, 5)]
+    inputs[index] = torch.full_like(inputs[index], torch.nan).copysign(torch.tensor(sign * 1.0))
+    q, k, v, bias = inputs
+    assert neighborhood_attention(q, k, v, 5, bias=bias, backend=backend).isnan().all()

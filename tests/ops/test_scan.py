@@ -276,6 +276,30 @@ def test_shapes_that_do_not_belong_together_are_refused():
         ss2d(x[..., :4], projection, dt, bias, a, d)
     with pytest.raises(ValueError, match=r"A_logs \(4\*C, S\) and x_proj_weight"):
         ss2d(x, projection[:-1], dt, bias, a, d)
+    with pytest.raises(ValueError, match=r"A_logs \(4\*C, S\) and x_proj_weight"):
+        ss2d(x, projection.transpose(0, 1), dt, bias, a, d)
+    # Else a kernel would read and write beyond their ends.
+    with pytest.raises(ValueError, match=r"Ds \(4\*C,\) with C = 8; got \(4, 8\) and \(1,\)"):
+        ss2d(x, projection, dt, bias, a, d[:1])
+    with pytest.raises(ValueError, match=r"dt_projs_bias \(4, C\).*got \(8,\) and \(32,\)"):
+        ss2d(x, projection, dt, bias[0], a, d)
     inputs, _ = sequence_inputs(1, 2, 3, 2, 5)
     with pytest.raises(ValueError, match=r"expects C of shape \(1, 2, 2, 5\); got \(1, 2, 2, 4\)"):
         selective_scan(**(inputs | {"C": inputs["C"][..., :4]}))
+
+
+def test_numbers_that_are_not_real_are_refused():
+    inputs = scan_inputs(1, 4, 4, 8, 2)
+    for dtype in (torch.int32, torch.complex64):
+        with pytest.raises(TypeError, match=f"expected float32, .* got {dtype}"):
+            ss2d(inputs[0].to(dtype), *inputs[1:])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("index", range(6))
+@pytest.mark.parametrize("backend", FAST)
+def test_what_has_diverged_shows(backend, index, sign):
+    """The sign of a NaN is set in those that processors make, of infinity minus itself."""
+    inputs = [t.float() for t in scan_inputs(1, 5, 7, 20, 2, skip=1.0)]
+    inputs[index] = torch.full_like(inputs[index], torch.nan).copysign(torch.tensor(sign * 1.0))
+    assert ss2d(*inputs, backend=backend).isnan().all()
