@@ -108,7 +108,7 @@ class GlobalMixer(Mixer):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, rope: Rope) -> Tensor:
-        batch, height, width = q.shape[:3]
+        height, width = q.shape[1:3]
         sin, cos = rope_angles(rope)  # (H, W, d/2)
         # Scaled once, here: neither attention scales again.
         scale = q.shape[-1] ** -0.5
@@ -118,7 +118,7 @@ class GlobalMixer(Mixer):
         bias = self.resized_bias(self.rpb[1], height * width).to(q.dtype)  # (heads, L, L)
         # The values of the global attention are the local one's result.
         y = F.scaled_dot_product_attention(q, k, local, attn_mask=bias[None], scale=1.0)
-        y = y.transpose(1, 2).reshape(batch, height, width, -1)  # (N, H, W, C)
+        y = y.transpose(1, 2).flatten(2).unflatten(1, (height, width))  # (N, H, W, C)
         return y.permute(0, 3, 1, 2)
 
 
