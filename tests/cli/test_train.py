@@ -97,8 +97,8 @@ def test_a_signal_stops_the_run_and_resume_goes_on(geoseg, written, number):
     for line in process.stdout:
         if '"progress"' in line:
             break
-    # As a terminal does it: the workers get the signal too.
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    # As a terminal and a scheduler do it: the workers get the signal too.
+    os.killpg(process.pid, number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert re.search(r"geoseg: stopped after step \d+\. The checkpoint is kept", err)
