@@ -4,6 +4,7 @@ import argparse
 import logging
 import pickle
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def load_checkpoint(path: Path) -> Mapping[str, Any]:
             "that could run code when they are loaded. Get it from its publisher again, or save "
             "its state dict alone."
         ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, LookupError) as error:
+    except (OSError, EOFError, RuntimeError, ValueError, LookupError, struct.error) as error:
         raise ModelFileError(
             f"checkpoint {str(path)!r} cannot be read ({type(error).__name__}): it is damaged, or "
             "no file that torch has saved. Get it again."

@@ -164,8 +164,9 @@ def test_an_encoder_without_a_head_gets_none(tmp_path, caplog):
         ),
         (lambda w: w.update({"decode_head.conv_seg.weight": torch.ones(())}), "fewer dimensions"),
         (lambda w: w.update({FIRST: torch.ones(16)}), "fewer dimensions"),
+        (lambda w: w.pop(FIRST), "lacks the first convolution"),
     ],
-    ids=["no last layer", "four bands", "scalar", "vector"],
+    ids=["no last layer", "four bands", "scalar", "vector", "no first layer"],
 )
 def test_other_checkpoints_are_refused(weights, tmp_path, change, message):
     changed = dict(weights)

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,7 +112,45 @@ def _build[Config](
         parsed = parser.instantiate(parser.parse_object(values))
     except (jsonargparse.ArgumentError, TypeError) as error:
         raise failure(f"{said}: {_in_one_line(error)}") from error
-    return kind(**vars(parsed))
+    built = kind(**vars(parsed))
+    _check_ranges(built, failure, said)
+    return built
+
+
+# The least that makes sense; beyond it, libraries end in errors of their own, or never.
+LEAST = {
+    **{f"trainer.{name}": 1 for name in ("steps", "epochs", "batch_size", "accumulate", "nodes")},
+    **{f"trainer.{name}": 1 for name in ("val_every_steps", "val_every_epochs", "patience")},
+    "trainer.log_every_steps": 1,
+    "trainer.workers": 0,
+    "trainer.ema_decay": 0,
+    "seed": 0,
+    **{f"optim.{name}": 0 for name in ("weight_decay", "warmup_steps", "min_lr", "clip_norm")},
+    **{f"evaluation.{name}": 1 for name in ("crop_px", "stride_px", "multiple_px")},
+    "augment.crop_px": 1,
+}
+# What they have to be above or below of.
+ABOVE, BELOW = {"optim.lr": 0}, {"trainer.ema_decay": 1}
+
+
+def _check_ranges(built: object, failure: type[InputError | UsageError], said: str) -> None:
+    """Raise for the first number that cannot be meant."""
+    for key in dict.fromkeys((*LEAST, *ABOVE, *BELOW)):
+        value: Any = built
+        for name in key.split("."):
+            value = getattr(value, name, None)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        wanted = [f"at least {LEAST[key]}"] if key in LEAST else []
+        wanted += [f"above {ABOVE[key]}"] if key in ABOVE else []
+        wanted += [f"below {BELOW[key]}"] if key in BELOW else []
+        if not (
+            math.isfinite(value)
+            and value >= LEAST.get(key, -math.inf)
+            and value > ABOVE.get(key, -math.inf)
+            and value < BELOW.get(key, math.inf)
+        ):
+            raise failure(f"{said}: expected {key} to be {' and '.join(wanted)}; got {value}.")
 
 
 def _check_keys(

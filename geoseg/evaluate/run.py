@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from geoseg.config.run import RunConfig
 from geoseg.data.build import build_split
 from geoseg.data.sample import IGNORE
-from geoseg.errors import InputError, InterruptedRunError
+from geoseg.errors import DtypeMismatchError, InputError, InterruptedRunError
 from geoseg.evaluate.area import describe_area, estimate_area
 from geoseg.evaluate.calibration import (
     PixelSample,
@@ -43,6 +43,7 @@ from geoseg.predict.model import as_segmenter, choose_device
 from geoseg.predict.plan import plan_prediction
 from geoseg.predict.tiles import VIEWS
 from geoseg.raster.gdal import quiet_georeference
+from geoseg.raster.reader import ANY_DTYPE, READ_AS
 from geoseg.spec import ModelSpec
 from geoseg.types import ValidMask, Window
 
@@ -165,6 +166,12 @@ def evaluate_config(
         check_storable(model, options.store_temperature)
     # Published figures are those of full precision.
     segmenter = as_segmenter(model, choose_device(options.predict.device), "fp32")
+    wanted, got = (READ_AS.get(t, t) for t in (segmenter.spec.dtype, config.data.dtype))
+    if wanted not in (got, ANY_DTYPE):
+        raise DtypeMismatchError(
+            f"model {segmenter.spec.name!r} expects {segmenter.spec.dtype} values; the data are "
+            f"{config.data.dtype}. Evaluate on data of the type that the model was trained on."
+        )
     data = build_split(config.data, split)
     name = config.data.root or (config.data.train.images if config.data.train else "")
     said = f"{split} split of {config.data.kind} data {name}".strip()

@@ -2,14 +2,21 @@
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from geoseg.checkpoint import load_model
-from geoseg.errors import ModelFileError, OutputExistsError, UsageError
+from geoseg.checkpoint import is_disk_full, load_model
+from geoseg.errors import (
+    DiskFullError,
+    MachineError,
+    ModelFileError,
+    OutputExistsError,
+    UsageError,
+)
 from geoseg.export.check import Difference, check_export
 from geoseg.export.deepness import deepness_keys, remarks
 from geoseg.export.graph import to_onnx
@@ -96,15 +103,23 @@ def export_model(
     graph = to_onnx(network, (len(spec.bands), side, side), opset=options.opset, names=NAMES)
     graph.ir_version = FORMATS[options.opset]
     _describe(graph, spec)
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        _save(graph, temporary)
-        differences = check_export(temporary, segmenter, spec) if options.check else []
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _write_item(spec, out, item_path, network)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _save(graph, temporary)
+            differences = check_export(temporary, segmenter, spec) if options.check else []
+            temporary.replace(out)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+        _write_item(spec, out, item_path, network)
+    except OSError as error:
+        if is_disk_full(error):
+            raise DiskFullError(f"the disk of {str(out)!r} is full. Free some space.") from error
+        raise MachineError(
+            f"{str(out)!r} cannot be written: {error}. Give another name, or mend the cause."
+        ) from error
     return ExportReport(
         path=out,
         item=item_path,
@@ -124,6 +139,8 @@ def _check_names(out: Path, item: Path, options: ExportOptions) -> None:
             f"expected --opset {min(FORMATS)} to {max(FORMATS)}; got {options.opset}. Leave the "
             "option away for the one that most runtimes know."
         )
+    if out.resolve() == item.resolve():
+        raise UsageError(f"OUT and --stac have one name, {str(out)!r}. Give another for the item.")
     for path in (out, item):
         if path.exists() and not options.overwrite:
             raise OutputExistsError(f"{str(path)!r} exists. Give --overwrite, or another name.")

@@ -214,8 +214,17 @@ def is_segmentor(weights: StateDict) -> bool:
 
 
 def band_count(weights: StateDict) -> int:
-    """Return the number of input bands of weights under our key names."""
-    first = next(key for key in FIRST_CONVOLUTIONS if key in weights)
+    """Return the number of input bands of weights under our key names.
+
+    Raises:
+        WeightsMismatchError: there is no first convolution.
+    """
+    first = next((key for key in FIRST_CONVOLUTIONS if key in weights), None)
+    if first is None:
+        raise WeightsMismatchError(
+            f"checkpoint lacks the first convolution, {' or '.join(FIRST_CONVOLUTIONS)}. Get the "
+            "file again."
+        )
     return weights[first].shape[1]
 
 

@@ -1,5 +1,6 @@
 """What a run leaves behind: the state to go on from, and the best weights as a model file."""
 
+import difflib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from geoseg.checkpoint import is_disk_full, save_model
-from geoseg.errors import DiskFullError, MachineError
+from geoseg.errors import DiskFullError, MachineError, UsageError
 from geoseg.spec import ModelSpec
 from geoseg.train.averaging import AveragedTask
 
@@ -81,7 +82,14 @@ class KeepBest(Callback):
         """Keep what the validation has found, and what it was made with."""
         assert isinstance(pl_module, AveragedTask)
         self.check(trainer, pl_module)
-        score = pl_module.val_scores.get(self.monitor, math.nan)
+        if self.monitor not in pl_module.val_scores:
+            known = sorted(pl_module.val_scores)
+            close = difflib.get_close_matches(self.monitor, known, n=3, cutoff=0.5) or known
+            raise UsageError(
+                f"trainer.monitor: no score is called {self.monitor!r}. Did you mean "
+                f"{' or '.join(close)}?"
+            )
+        score = pl_module.val_scores[self.monitor]
         # A score that is no number (no labelled pixel at all) is better than no model, and no more.
         if score > self.best or self.best_step == 0 or math.isnan(self.best):
             self.best, self.best_step = score, trainer.global_step

@@ -23,6 +23,7 @@ from geoseg.errors import (
     GeoreferenceError,
     InputError,
     InterruptedRunError,
+    ModelFileError,
     OutputExistsError,
     UsageError,
 )
@@ -106,6 +107,11 @@ def finetune(
     out = Path(out)
     folder = _choose_folder(out, options)
     network, spec = load_network(find_model(model))
+    if spec.task != "semantic-segmentation":
+        raise ModelFileError(
+            f"model {spec.name!r} is for {spec.task}: it makes no maps that labels could better. "
+            "Train a segmentation model from it (model.encoder_weights of a run file)."
+        )
     spec, scaling = _check_raster(spec, str(raster), options)
     data = plan_data(spec, scaling, options)
     lesson = _read_labels(Path(labels), str(raster), spec, data, options)
@@ -153,6 +159,8 @@ def finetune(
 
 def _choose_folder(out: Path, options: FinetuneOptions) -> Path:
     """Return the folder that the run works in, beside the output."""
+    if options.resume and options.overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite discards it; give one.")
     if out.suffix != ".safetensors":
         raise UsageError(f"OUT: expected a name that ends with .safetensors; got {out.name!r}.")
     if out.exists() and not options.overwrite:

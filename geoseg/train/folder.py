@@ -39,8 +39,11 @@ def is_first_process() -> bool:
 def open_folder(out: Path, *, resume: bool, overwrite: bool) -> Path:
     """Make a run's folder, or check that what is there may be used.
 
+    An earlier run stays until `discard_run`: the new one may not fit its data.
+
     Raises:
-        OutputExistsError: it holds files, and neither resume nor overwrite was given.
+        OutputExistsError: it holds files, and neither resume nor overwrite was given; or a file has
+            its name.
         UsageError: nothing to resume.
     """
     if resume and overwrite:
@@ -52,10 +55,9 @@ def open_folder(out: Path, *, resume: bool, overwrite: bool) -> Path:
             f"nothing to resume: {str(out / LAST)!r} does not exist. Leave --resume out, or give "
             "the folder of the run as out."
         )
-    if overwrite:
-        for name in OWN_FILES:
-            (out / name).unlink(missing_ok=True)
-    elif not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise OutputExistsError(f"{str(out)!r} is a file. Give the name of a folder as out.")
+    if not (resume or overwrite) and out.exists() and any(out.iterdir()):
         raise OutputExistsError(
             f"{str(out)!r} exists and is not empty. Give --resume to go on with its run, "
             "--overwrite to discard it, or another folder as out."
@@ -63,6 +65,14 @@ def open_folder(out: Path, *, resume: bool, overwrite: bool) -> Path:
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     return out
+
+
+def discard_run(out: Path) -> None:
+    """Remove the files of an earlier run, once the new one is ready to begin."""
+    if is_first_process():
+        with disk_errors(out):
+            for name in OWN_FILES:
+                (out / name).unlink(missing_ok=True)
 
 
 def saved_step(out: Path) -> int:

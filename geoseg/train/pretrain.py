@@ -11,7 +11,7 @@ from geoseg.config.run import DataConfig, OptimConfig, RunConfig, TrainerConfig
 from geoseg.listener import Listener
 from geoseg.train.checkpoints import LAST, disk_errors
 from geoseg.train.devices import build_trainer, count_processes
-from geoseg.train.folder import CONFIG, open_folder, saved_step
+from geoseg.train.folder import CONFIG, discard_run, open_folder, saved_step
 from geoseg.train.pretrain_build import AnyConfig, build
 from geoseg.train.pretrain_task import Pace
 from geoseg.train.record import build_loggers
@@ -49,6 +49,8 @@ def pretrain(
     processes = count_processes(as_run(config, Pace(1, 1, 1)).trainer, device)
     config, data, task = build(config, processes)
     run = as_run(config, task.pace)
+    if overwrite:
+        discard_run(out)
     keep, watch = build_callbacks(run, listener)
     trainer = build_trainer(
         run,

@@ -1,6 +1,7 @@
 """``metrics.csv``: one row for every few steps and for every validation."""
 
 import csv
+import importlib.util
 import io
 from argparse import Namespace
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from geoseg.errors import BackendUnavailableError
 from geoseg.extras import require_extra
 from geoseg.train.checkpoints import disk_errors
 
@@ -36,7 +38,11 @@ def build_loggers(
         loggers.append(TensorBoardLogger(out, name="", version="tensorboard"))
     if "wandb" in names:
         # Not in the extra: it is for those who have an account.
-        require_extra("wandb", "wandb", purpose="trainer.loggers: wandb")
+        if importlib.util.find_spec("wandb") is None:
+            raise BackendUnavailableError(
+                "trainer.loggers: wandb needs the package wandb, which is not installed. Install "
+                "it with: pip install wandb."
+            )
         from lightning.pytorch.loggers import WandbLogger
 
         loggers.append(WandbLogger(project="geoseg", name=out.resolve().name, save_dir=out))

@@ -38,6 +38,7 @@ from geoseg.train.folder import (
     CONFIG,
     SCORES,
     check_resumable,
+    discard_run,
     open_folder,
     saved_step,
 )
@@ -108,6 +109,8 @@ def train(
     data.batch_size = int(config.trainer.batch_size)
     segmenter.spec = replace(segmenter.spec, recipe=recipe(config))
     task = build_task(config, data, segmenter)
+    if overwrite:
+        discard_run(out)
     keep, watch = build_callbacks(config, listener)
     trainer = build_trainer(
         config,

@@ -13,6 +13,7 @@ from torch import nn
 from geoseg.config import parse
 from geoseg.config.run import RunConfig
 from geoseg.data.published import PUBLISHED
+from geoseg.errors import UsageError
 from geoseg.models import create_model
 from tests.conftest import ROOT
 
@@ -223,3 +224,21 @@ def test_our_landcover_run_avoids_what_made_the_forks_unsteady(model):
     assert config.loss.class_weights is None
     assert config.data.subset == 1
     assert config.augment.kind == "remote_sensing"
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        *((f"trainer.{name}=0", "at least 1") for name in ("steps", "batch_size", "accumulate")),
+        *((f"trainer.{name}=-1", "at least") for name in ("steps", "workers", "val_every_steps")),
+        ("trainer.patience=0", "at least 1"),
+        ("trainer.ema_decay=2", "at least 0 and below 1"),
+        *((f"optim.lr={value}", "above 0") for value in ("0", "-1", ".nan", ".inf")),
+        ("evaluation.stride_px=0", "at least 1"),
+        ("seed=-1", "at least 0"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(words, wanted):
+    key = words.partition("=")[0]
+    with pytest.raises(UsageError, match=rf"expected {key} to be {wanted}.*; got "):
+        parse.parse_config(ROOT / "configs" / "segnext_t_dubai.yaml", [words])

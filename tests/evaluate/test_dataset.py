@@ -16,7 +16,12 @@ from geoseg.config.run import (
     RunConfig,
 )
 from geoseg.data.sample import IGNORE, Split
-from geoseg.errors import BandMismatchError, InputError, OutputExistsError
+from geoseg.errors import (
+    BandMismatchError,
+    DtypeMismatchError,
+    InputError,
+    OutputExistsError,
+)
 from geoseg.evaluate import evaluate_config, evaluate_dataset
 from geoseg.evaluate.boundary import BoundaryCounts, default_distance_px
 from geoseg.evaluate.dataset import match_classes
@@ -188,6 +193,11 @@ def test_a_run_file_is_scored_and_written(config, tmp_path):
     assert "in_sample" not in record.settings
     with pytest.raises(OutputExistsError, match="metrics.json' exists"):
         evaluate_config(levels_model(), config, out)
+    other = levels_model()
+    other.spec = replace(other.spec, dtype="uint16")
+    with pytest.raises(DtypeMismatchError, match="expects uint16 values; the data are uint8"):
+        evaluate_config(other, config, out.with_name("other"))
+    assert not out.with_name("other").exists()
 
 
 def test_a_run_scores_its_own_model_with_its_curves(config, tmp_path):

@@ -7,7 +7,13 @@ import pytest
 import rasterio
 import torch
 
-from geoseg.errors import BackendUnavailableError, ModelFileError, OutputExistsError, UsageError
+from geoseg.errors import (
+    BackendUnavailableError,
+    MachineError,
+    ModelFileError,
+    OutputExistsError,
+    UsageError,
+)
 from geoseg.export import ExportOptions, check, export_model
 from geoseg.export.check import TOLERANCE, noise, real_values
 from geoseg.foreign import load_foreign
@@ -216,3 +222,11 @@ def check_family(name, side, folder):
     report = export_model(Segmenter(network, spec).eval(), folder / "m.onnx")
     assert max(d.probability for d in report.differences) < TOLERANCE
     assert min(d.same_class for d in report.differences) > 0.999
+
+
+def test_what_cannot_be_written_is_a_sentence(small, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(MachineError, match="cannot be written: .* Give another name"):
+        export_model(small, tmp_path / "file" / "m.onnx", ExportOptions(item=tmp_path / "m.json"))
+    with pytest.raises(UsageError, match="have one name"):
+        export_model(small, tmp_path / "m.onnx", ExportOptions(item=tmp_path / "m.onnx"))

@@ -9,15 +9,23 @@ import rasterio
 import shapely
 from PIL import Image
 
-from geoseg.checkpoint import load_network, read_spec
+from geoseg.checkpoint import load_network, read_spec, save_model
 from geoseg.cli.main import main
 from geoseg.config import PredictOptions
-from geoseg.errors import DtypeMismatchError, InterruptedRunError, OutputExistsError, UsageError
+from geoseg.errors import (
+    DtypeMismatchError,
+    InterruptedRunError,
+    ModelFileError,
+    OutputExistsError,
+    UsageError,
+)
 from geoseg.listener import Listener
+from geoseg.models.create import EncoderOnly, create_encoder
 from geoseg.predict import predict_raster
+from geoseg.spec import Architecture
 from geoseg.train.finetune import finetune
 from geoseg.train.finetune_plan import FinetuneOptions
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_spec
 
 MODEL = "demo-buildings-banepa"
 QUICK = {"steps": 2, "batch_size": 2, "crop_px": 64, "device": "cpu"}
@@ -156,3 +164,14 @@ def test_the_command_prints_scores_and_the_file(scene, drawn, tmp_path, capsys):
     assert lines[-1]["held_out_polygons"] == 2
     said = [line["message"] for line in lines if line["event"] == "log"]
     assert any("held-out polygons right" in message for message in said)
+
+
+def test_what_cannot_be_taught_is_refused(scene, drawn, tmp_path):
+    both = FinetuneOptions(class_field="kind", resume=True, overwrite=True, **QUICK)
+    with pytest.raises(UsageError, match="--resume goes on .* --overwrite discards"):
+        finetune(MODEL, scene, drawn, tmp_path / "m.safetensors", options=both)
+    spec = make_spec(3, 0, architecture=Architecture("segnext_t"), task="pre-training")
+    encoder = EncoderOnly("segnext_t", create_encoder("segnext_t"))
+    path = save_model(tmp_path / "e.safetensors", encoder, spec)
+    with pytest.raises(ModelFileError, match="is for pre-training: it makes no maps"):
+        finetune(path, scene, drawn, tmp_path / "m.safetensors")

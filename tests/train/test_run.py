@@ -422,3 +422,22 @@ def test_a_network_of_ones_own_is_trained(make_run):
     assert spec.precision["bf16"].agreement > 0.9
     with pytest.raises(ModelFileError, match="build the network in Python"):
         load_model(result.model)
+
+
+def test_a_run_that_cannot_begin_leaves_the_earlier_one(make_run):
+    run = make_run(steps=1, val_every_steps=1)
+    found = train(run)
+    before = {path.name: path.read_bytes() for path in Path(run.out).iterdir() if path.is_file()}
+    elsewhere = replace(run.data.train, images="nowhere")
+    with pytest.raises(InputError, match="nowhere"):
+        train(replace(run, data=replace(run.data, train=elsewhere)), overwrite=True)
+    assert {p.name: p.read_bytes() for p in Path(run.out).iterdir() if p.is_file()} == before
+    assert found.model.name in before
+    with pytest.raises(OutputExistsError, match="is a file"):
+        train(replace(run, out=str(found.model)), overwrite=True)
+
+
+def test_a_score_that_does_not_exist_is_named(make_run):
+    run = make_run(steps=1, val_every_steps=1, monitor="iou_buildng")
+    with pytest.raises(UsageError, match="no score is called 'iou_buildng'. Did you mean iou_"):
+        train(run)
