@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import lightning as L
 import pytest
 import torch
 from torch import nn
@@ -126,3 +127,13 @@ def test_what_a_resumed_run_may_change():
     other = replace(RUN, model=ModelConfig("segnext_s"))
     with pytest.raises(UsageError, match="a resumed run keeps model.name"):
         check_resumable(RUN, other)
+
+
+def test_the_packages_offer_their_lightning_modules():
+    from geoseg import data, train
+
+    assert issubclass(train.SegmentationTask, L.LightningModule)
+    assert issubclass(data.SegmentationDataModule, L.LightningDataModule)
+    assert callable(train.train)
+    with pytest.raises(AttributeError, match="has no attribute 'task2'"):
+        _ = train.task2
