@@ -73,7 +73,7 @@ def convert_official(
                 "save_model it with a ModelSpec that has them."
             )
         task, network = _fill(weights, name, options)
-    except (AttributeError, IndexError) as error:
+    except IndexError as error:
         raise ModelFileError(
             f"checkpoint {str(official)!r}: a tensor has fewer dimensions than that of the "
             "published network. Get the file again."
